@@ -1,0 +1,58 @@
+import type {
+  Experiment,
+  ExperimentInput,
+  ExperimentPort,
+  ExperimentVm,
+  Operation,
+  OperationEvent,
+  RestoreInput,
+  Snapshot,
+  SnapshotInput,
+  StoredFrame,
+} from '../protocol/resources.ts';
+
+/**
+ * What the controller offers to the API, and nothing else. Every method throws StaghornError. Long work returns
+ * an operation at once and goes on by itself.
+ */
+export interface StaghornService {
+  health(): Health;
+
+  addExperiment(input: ExperimentInput): Promise<Experiment>;
+  listExperiments(): Experiment[];
+  getExperiment(name: string): Experiment;
+  removeExperiment(name: string): Promise<void>;
+  listVms(experiment: string, signal?: AbortSignal): Promise<ExperimentVm[]>;
+  listPorts(experiment: string, signal?: AbortSignal): Promise<ExperimentPort[]>;
+  pauseExperiment(name: string): Operation;
+  resumeExperiment(name: string): Operation;
+
+  createSnapshot(experiment: string, input: SnapshotInput): Operation;
+  listSnapshots(filter?: { experiment?: string }): Snapshot[];
+  getSnapshot(id: string): Snapshot;
+  deleteSnapshot(id: string): Operation;
+  restoreSnapshot(id: string, input: RestoreInput): Operation;
+  verifySnapshot(id: string): Operation;
+  readFrames(id: string, signal?: AbortSignal): Promise<StoredFrame[]>;
+
+  listOperations(): Operation[];
+  getOperation(id: string): Operation;
+  /** Asks the operation to stop; it ends as "cancelled", with every VM running, or as what it had become already. */
+  cancelOperation(id: string): Operation;
+  /** Past events after `afterId`, then new ones until the operation has ended or the signal aborts. */
+  operationEvents(
+    id: string,
+    options: { afterId?: number; signal?: AbortSignal },
+  ): AsyncIterable<OperationEvent>;
+
+  /** Text for GET /metrics: counters and histograms in the Prometheus exposition format. */
+  metrics(): Promise<string>;
+}
+
+export interface Health {
+  readonly status: 'ok';
+  readonly version: string;
+  readonly uptimeS: number;
+  readonly experiments: number;
+  readonly operationsRunning: number;
+}

@@ -1,0 +1,184 @@
+import { z } from 'zod';
+
+import { errorRegistry, type ErrorCode } from '../errors/index.ts';
+import { resourceName, snapshotId } from './names.ts';
+import { methodChoice, saveMethod, switchPort, vm } from './vm.ts';
+
+/** The resources of the REST API, as the controller keeps them. Instants are ISO 8601, durations say their unit. */
+
+const errorCode = z.enum(Object.keys(errorRegistry) as [ErrorCode, ...ErrorCode[]]);
+
+export const hostSpec = z.strictObject({
+  name: resourceName.describe('Name of the host within the experiment'),
+  ssh: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('Host alias for ssh_config(5); the name of the host if left out'),
+  sshConfig: z
+    .string()
+    .optional()
+    .describe('Path of an ssh_config file on the controller; ~/.ssh/config if left out'),
+  user: z.string().optional().describe('Login user, above what ssh_config says'),
+  port: z.int().min(1).max(65535).optional(),
+  vms: z
+    .array(z.string().min(1))
+    .min(1)
+    .optional()
+    .describe('Names of the VMs that belong to the experiment; every VM on the host if left out'),
+});
+export type HostSpec = z.infer<typeof hostSpec>;
+
+export const experimentInput = z.strictObject({
+  name: resourceName,
+  description: z.string().max(4096).optional(),
+  hosts: z.array(hostSpec).min(1).max(1000),
+});
+export type ExperimentInput = z.infer<typeof experimentInput>;
+
+export const experiment = experimentInput.extend({
+  createdAt: z.iso.datetime(),
+  state: z
+    .enum(['running', 'snapshotting', 'paused', 'restoring'])
+    .describe('What Staghorn is doing with it'),
+});
+export type Experiment = z.infer<typeof experiment>;
+
+/** A VM together with the host it was found on. */
+export const experimentVm = vm.extend({ host: z.string() });
+export type ExperimentVm = z.infer<typeof experimentVm>;
+
+export const experimentPort = z.strictObject({
+  host: z.string(),
+  vm: z.string(),
+  tap: z.string(),
+  mac: z.string(),
+  model: z.string(),
+  mtu: z.int(),
+  switchPort: switchPort.nullable(),
+});
+export type ExperimentPort = z.infer<typeof experimentPort>;
+
+export const snapshotInput = z.strictObject({
+  name: resourceName.optional(),
+  description: z.string().max(4096).optional(),
+  method: methodChoice
+    .default('auto')
+    .describe('How RAM is saved; auto takes the one with the shortest pause'),
+});
+export type SnapshotInput = z.infer<typeof snapshotInput>;
+
+export const snapshotVm = z.strictObject({
+  host: z.string(),
+  name: z.string(),
+  method: saveMethod,
+  pauseNs: z
+    .int()
+    .describe('From the instant at which its vCPUs had stopped to the instant at which they ran again'),
+  stopOffsetNs: z.int().describe("Its stop, counted from the first VM's stop, on the controller's clock"),
+  ramBytes: z.int(),
+  stateBytes: z.int(),
+  framesInFlight: z.int(),
+});
+export type SnapshotVm = z.infer<typeof snapshotVm>;
+
+export const snapshot = z.strictObject({
+  id: snapshotId,
+  experiment: z.string(),
+  name: z.string().nullable(),
+  description: z.string().nullable(),
+  createdAt: z.iso.datetime(),
+  state: z.enum(['storing', 'sealed', 'failed']),
+  methods: z.array(saveMethod).describe('Every method that was used'),
+  skewNs: z.int().describe('Last stop minus first stop of a VM'),
+  clockErrorNs: z
+    .int()
+    .describe('Bound on the error of skewNs: how well the hosts’ clocks are known against each other'),
+  pauseNs: z.strictObject({ min: z.int(), max: z.int() }),
+  drainMs: z.number().describe('How long the slowest host waited for frames in flight to arrive at the gate'),
+  framesInFlight: z.int(),
+  bytes: z.int().describe('Bytes stored on all hosts'),
+  vms: z.array(snapshotVm),
+});
+export type Snapshot = z.infer<typeof snapshot>;
+
+export const restoreInput = z.strictObject({
+  replace: z.boolean().default(false).describe('Destroy VMs of the experiment that are still running'),
+  verify: z.boolean().default(true).describe('Recompute the checksums of RAM before anything runs'),
+});
+export type RestoreInput = z.infer<typeof restoreInput>;
+
+export const restoreResult = z.strictObject({
+  snapshot: snapshotId,
+  durationMs: z.number().describe('From the request to the last VM running'),
+  vms: z.int(),
+  framesDelivered: z.int(),
+});
+export type RestoreResult = z.infer<typeof restoreResult>;
+
+export const verifyResult = z.strictObject({
+  snapshot: snapshotId,
+  ok: z.boolean(),
+  bytes: z.int().describe('Bytes checked'),
+  problems: z.array(z.string()),
+});
+export type VerifyResult = z.infer<typeof verifyResult>;
+
+/** A frame in flight as a snapshot keeps it. */
+export const storedFrame = z.strictObject({
+  host: z.string(),
+  vm: z.string(),
+  tap: z.string(),
+  offsetNs: z.int().describe("Arrival at the VM's port, counted from the VM's stop"),
+  length: z.int(),
+  data: z.base64(),
+});
+export type StoredFrame = z.infer<typeof storedFrame>;
+
+export const progress = z.strictObject({
+  step: z.string(),
+  message: z.string(),
+  doneBytes: z.int().optional(),
+  totalBytes: z.int().optional(),
+});
+export type Progress = z.infer<typeof progress>;
+
+export const problem = z.strictObject({
+  type: z.string().describe('Stable URI reference of the kind of problem: /problems/{code}'),
+  title: z.string(),
+  status: z.int(),
+  detail: z.string(),
+  code: errorCode,
+  host: z.string().optional(),
+  vm: z.string().optional(),
+  port: z.string().optional(),
+  problems: z.array(z.string()).optional(),
+});
+export type Problem = z.infer<typeof problem>;
+
+export const operationKind = z.enum(['snapshot', 'restore', 'verify', 'pause', 'resume', 'delete']);
+export type OperationKind = z.infer<typeof operationKind>;
+
+export const operation = z.strictObject({
+  id: z.string(),
+  kind: operationKind,
+  experiment: z.string().nullable(),
+  snapshot: snapshotId.nullable(),
+  state: z.enum(['running', 'succeeded', 'failed', 'cancelled']),
+  startedAt: z.iso.datetime(),
+  endedAt: z.iso.datetime().nullable(),
+  progress: progress.nullable().describe('The newest progress'),
+  result: z.union([snapshot, restoreResult, verifyResult]).nullable(),
+  error: problem.nullable(),
+});
+export type Operation = z.infer<typeof operation>;
+
+/** One server-sent event of an operation; `id` counts up from 1 so that a client can go on after a break. */
+export const operationEvent = z.strictObject({
+  id: z.int(),
+  type: z.enum(['progress', 'ended']),
+  at: z.iso.datetime(),
+  progress: progress.optional(),
+  operation: operation.optional(),
+});
+export type OperationEvent = z.infer<typeof operationEvent>;
