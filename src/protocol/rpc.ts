@@ -110,7 +110,7 @@ export const agentContract = {
         frameBufferBytes: z.int().positive(),
       }),
       result: z.strictObject({
-        vms: z.array(z.strictObject({ name: z.string(), method: saveMethod, ramBytes: z.int() })),
+        vms: z.array(z.strictObject({ name: z.string(), method: saveMethod.nullable(), ramBytes: z.int() })),
         ports: z.int(),
       }),
     },
@@ -150,7 +150,6 @@ export const agentContract = {
       }),
       result: z.strictObject({
         running: z.array(z.string()).describe('VMs that would be destroyed'),
-        stops: z.array(vmStop).describe('When each VM had stopped, on the clock of the host at that time'),
       }),
     },
     restorePrepare: {

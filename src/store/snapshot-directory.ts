@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { constants, createReadStream } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import { formatManifest, parseManifest, type HostManifest, type StoredFile } from './manifest.ts';
@@ -55,17 +55,12 @@ export class SnapshotStore {
 
   async remove(snapshot: string): Promise<void> {
     await rm(this.pathOf(snapshot), { recursive: true, force: true });
-    await rm(`${this.pathOf(snapshot)}${partialSuffix}`, { recursive: true, force: true });
+    await this.removePartial(snapshot);
   }
 
-  /** Removes what a crash left: directories that were never sealed, but for `keep`. */
-  async removePartial(keep: readonly string[] = []): Promise<string[]> {
-    const names = await readdir(this.#root).catch(() => []);
-    const stale = names.filter(
-      (name) => name.endsWith(partialSuffix) && !keep.includes(name.slice(0, -partialSuffix.length)),
-    );
-    for (const name of stale) await rm(join(this.#root, name), { recursive: true, force: true });
-    return stale;
+  /** Removes what a crash left of a snapshot that was never sealed. */
+  async removePartial(snapshot: string): Promise<void> {
+    await rm(`${this.pathOf(snapshot)}${partialSuffix}`, { recursive: true, force: true });
   }
 }
 
@@ -116,27 +111,27 @@ export function sha256Of(content: Buffer | string): string {
   return createHash('sha256').update(content).digest('hex');
 }
 
-/** Null, or in words how the file differs from its entry. */
-export async function checkFile(
-  directory: string,
-  entry: StoredFile,
-  signal?: AbortSignal,
-): Promise<string | null> {
-  const path = join(directory, entry.file);
+/** The entry of a file that somebody else has written. */
+export async function hashFile(directory: string, file: string, signal?: AbortSignal): Promise<StoredFile> {
   const hash = createHash('sha256');
   let bytes = 0;
-  try {
-    for await (const chunk of createReadStream(path, { signal })) {
-      hash.update(chunk as Buffer);
-      bytes += (chunk as Buffer).length;
-    }
-  } catch (error) {
-    return `${basename(path)} cannot be read: ${messageOf(error)}`;
+  for await (const chunk of createReadStream(join(directory, file), { signal })) {
+    hash.update(chunk as Buffer);
+    bytes += (chunk as Buffer).length;
   }
-  if (bytes !== entry.bytes) return `${entry.file} has ${bytes} bytes instead of ${entry.bytes}`;
-  return hash.digest('hex') === entry.sha256
-    ? null
-    : `${entry.file} does not have the checksum that was sealed`;
+  return { file, bytes, sha256: hash.digest('hex') };
+}
+
+/** Null, or in words how the file differs from its entry. */
+export async function checkFile(directory: string, entry: StoredFile, signal?: AbortSignal): Promise<string | null> {
+  let found: StoredFile;
+  try {
+    found = await hashFile(directory, entry.file, signal);
+  } catch (error) {
+    return `${entry.file} cannot be read: ${messageOf(error)}`;
+  }
+  if (found.bytes !== entry.bytes) return `${entry.file} has ${found.bytes} bytes instead of ${entry.bytes}`;
+  return found.sha256 === entry.sha256 ? null : `${entry.file} does not have the checksum that was sealed`;
 }
 
 async function writeSynced(path: string, content: Buffer): Promise<void> {

@@ -75,7 +75,13 @@ export class BarrierRun {
   }
 
   #feed(event: BarrierEvent): void {
-    for (const action of this.#machine.receive(event)) this.#perform(action);
+    const actions = this.#machine.receive(event);
+    try {
+      for (const action of actions) this.#perform(action);
+    } catch (error) {
+      // Planning failed: nothing more of this phase is sent.
+      this.#feed({ type: 'cancel', error: asStaghornError(error) });
+    }
   }
 
   #perform(action: BarrierAction): void {
