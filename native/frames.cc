@@ -204,13 +204,17 @@ void Ring::Release(uint64_t position) {
   __atomic_store_n(reinterpret_cast<uint64_t *>(consumer_), position, __ATOMIC_RELEASE);
 }
 
-// sendFrame(ifindex, frame): puts one frame on a device, as any program would: unmarked, through its queueing discipline.
-static Napi::Value SendPlainFrame(const Napi::CallbackInfo &info) {
-  auto frame = info[1].As<Napi::Buffer<uint8_t>>();
-  int error;
+// sendFrames(ifindex, frames): puts frames on a device, as any program would: unmarked, through its queueing discipline.
+static Napi::Value SendFrames(const Napi::CallbackInfo &info) {
+  auto frames = info[1].As<Napi::Array>();
+  int error = 0;
   try {
     Descriptor socket = OpenSender(0, false);
-    error = SendFrame(socket.get(), info[0].As<Napi::Number>().Int32Value(), {frame.Data(), uint32_t(frame.Length()), 0, false, {}});
+    for (uint32_t i = 0; i < frames.Length() && error == 0; i++) {
+      auto frame = frames.Get(i).As<Napi::Buffer<uint8_t>>();
+      FrameView view{frame.Data(), uint32_t(frame.Length()), 0, false, {}};
+      error = SendFrame(socket.get(), info[0].As<Napi::Number>().Int32Value(), view);
+    }
   } catch (const SyscallError &failure) {
     ThrowErrno(info.Env(), failure.error, failure.syscall);
   }
@@ -228,7 +232,7 @@ static Napi::Value IsReadable(const Napi::CallbackInfo &info) {
 
 static Facility facility([](Napi::Env env, Napi::Object exports) {
   exports.Set("isReadable", Napi::Function::New(env, IsReadable));
-  exports.Set("sendFrame", Napi::Function::New(env, SendPlainFrame));
+  exports.Set("sendFrames", Napi::Function::New(env, SendFrames));
 });
 
 }  // namespace staghorn

@@ -46,6 +46,11 @@ bool SettleAttempt(PortWord &port) {
 
 namespace {
 
+void OpenSenders(GateCore &core) {
+  core.past_qdisc = OpenSender(core.state->Host()->mark, true);
+  core.through_qdisc = OpenSender(core.state->Host()->mark, false);
+}
+
 std::unique_ptr<GateCore> CreateCore(uint32_t slots, uint32_t ring_bytes, uint32_t mark, uint64_t nonce) {
   auto core = std::make_unique<GateCore>();
   // One value, not an array of them: only then may programs use its address as it is.
@@ -58,6 +63,7 @@ std::unique_ptr<GateCore> CreateCore(uint32_t slots, uint32_t ring_bytes, uint32
   host->mark = mark;
   host->nonce = nonce;
   host->slots = slots;
+  OpenSenders(*core);
   return core;
 }
 
@@ -73,6 +79,7 @@ std::unique_ptr<GateCore> OpenCore(uint32_t state_id, uint32_t ring_id, uint64_t
   core->state = std::make_shared<GateState>(core->state_map.get(), state.value_size);
   if (core->state->Host()->nonce != nonce) throw SyscallError{ESTALE, "another gate has the id"};
   core->ring = std::make_unique<Ring>(core->ring_map.get(), ring.max_entries);
+  OpenSenders(*core);
   for (uint32_t slot = 0; slot < core->state->Slots(); slot++) SettleAttempt(*core->state->Port(slot));
   return core;
 }
@@ -223,16 +230,11 @@ class Gate : public Napi::ObjectWrap<Gate> {
     GateCore &core = IdleCore(info);
     auto frames = info[1].As<Napi::Array>();
     uint32_t taken = 0;
-    try {
-      Descriptor socket = OpenSender(core.state->Host()->mark, true);
-      for (; taken < frames.Length(); taken++) {
-        Napi::Object frame = frames.Get(taken).As<Napi::Object>();
-        auto bytes = frame.Get("frame").As<Napi::Buffer<uint8_t>>();
-        FrameView view{bytes.Data(), uint32_t(bytes.Length()), U32(frame.Get("gsoSize")), false, {}};
-        if (SendFrame(socket.get(), info[0].As<Napi::Number>().Int32Value(), view) != 0) break;
-      }
-    } catch (const SyscallError &failure) {
-      ThrowErrno(info.Env(), failure.error, failure.syscall);
+    for (; taken < frames.Length(); taken++) {
+      Napi::Object frame = frames.Get(taken).As<Napi::Object>();
+      auto bytes = frame.Get("frame").As<Napi::Buffer<uint8_t>>();
+      FrameView view{bytes.Data(), uint32_t(bytes.Length()), U32(frame.Get("gsoSize")), false, {}};
+      if (SendFrame(core.past_qdisc.get(), info[0].As<Napi::Number>().Int32Value(), view) != 0) break;
     }
     return Napi::Number::New(info.Env(), taken);
   }

@@ -78,6 +78,9 @@ struct GateCore {
   Descriptor ring_map;
   std::shared_ptr<GateState> state;
   std::unique_ptr<Ring> ring;
+  // Opened once: closing a packet socket waits for an RCU grace period, 10 ms and more.
+  Descriptor past_qdisc;
+  Descriptor through_qdisc;
   std::map<uint32_t, std::vector<PreloadedFrame>> preloaded;  // by slot, in order of seq
 };
 

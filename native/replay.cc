@@ -45,9 +45,6 @@ int64_t Percentile(const std::vector<int64_t> &sorted, double share) {
 Replay::Replay(std::shared_ptr<GateCore> core, ReplayOptions options)
     : core_(std::move(core)), options_(std::move(options)), wake_(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) {
   if (wake_.get() < 0) throw SyscallError{errno, "eventfd"};
-  uint32_t mark = core_->state->Host()->mark;
-  past_qdisc_ = OpenSender(mark, true);
-  through_qdisc_ = OpenSender(mark, false);
   cursor_ = core_->ring->ConsumerPosition();
   for (const ReplayPort &port : options_.ports) {
     Port &made = ports_[port.slot];
@@ -179,7 +176,7 @@ void Replay::Deliver(Port &port) {
   }
   if (!frame.own.empty()) frame.view.bytes = frame.own.data();
   BeginAttempt(*port.word);
-  int socket = port.options.bypass_qdisc ? past_qdisc_.get() : through_qdisc_.get();
+  int socket = port.options.bypass_qdisc ? core_->past_qdisc.get() : core_->through_qdisc.get();
   int error = SendFrame(socket, port.options.ifindex, frame.view);
   EndAttempt(*port.word, error == 0);
   int64_t now = MonotonicNs();

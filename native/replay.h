@@ -99,8 +99,6 @@ class Replay {
   std::shared_ptr<GateCore> core_;
   ReplayOptions options_;
   Descriptor wake_;
-  Descriptor past_qdisc_;
-  Descriptor through_qdisc_;
   std::map<uint32_t, Port> ports_;
   std::set<std::pair<int64_t, uint32_t>> ready_;
   std::deque<Record> records_;
