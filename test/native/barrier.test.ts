@@ -1,13 +1,11 @@
-import { execFileSync } from 'node:child_process';
-import { closeSync, openSync } from 'node:fs';
-import { createSocket } from 'node:dgram';
 import { once } from 'node:events';
 import { afterEach, describe, expect, test } from 'vitest';
 import { runCut, runResume, leftoverFrameBytesMax } from '../../src/native/barrier.ts';
 import type { CutOptions } from '../../src/native/barrier.ts';
 import { monotonicNs } from '../../src/native/clock.ts';
+import { closeDescriptor, duplicateDescriptor } from '../../src/native/descriptors.ts';
 import { eventually, TestQemu } from './qemu.ts';
-import { openTap } from './tap.ts';
+import { TestTap } from './tap.ts';
 
 const line = (execute: string) => Buffer.from(`${JSON.stringify({ execute })}\n`);
 const inMs = (ms: number) => monotonicNs() + BigInt(ms * 1e6);
@@ -45,7 +43,13 @@ describe('the cut', () => {
     expect(await Promise.all(qemus.map((qemu) => qemu.status()))).toEqual(['paused', 'paused']);
     expect(new Uint32Array(modeWord)).toEqual(Uint32Array.of(1, 0));
     expect(times.writes.map((write) => write.error)).toEqual([null, null]);
-    const order = [atNs, times.wokeNs, times.flippedNs, times.ringsEmptyNs ?? 0n, ...times.writes.map((w) => w.writtenNs)];
+    const order = [
+      atNs,
+      times.wokeNs,
+      times.flippedNs,
+      times.ringsEmptyNs ?? 0n,
+      ...times.writes.map((w) => w.writtenNs),
+    ];
     expect(order).toEqual([...order].sort((a, b) => (a < b ? -1 : 1)));
   });
 
@@ -53,21 +57,25 @@ describe('the cut', () => {
     const qemus = [await startQemu(), await startQemu()];
     const [first, last] = qemus.map((qemu) => ({ fd: qemu.qmp.fd, bytes: line('stop') }));
     if (!first || !last) throw new Error('unreachable');
-    const closed = openSync('/dev/null', 'w');
-    closeSync(closed);
+    const closed = 999_999; // a number that was open before may be taken again at any time
     const gone = await startQemu();
+    // Node closes its own descriptor when the peer goes; the barrier may hold one that it has not seen closed.
+    const goneFd = duplicateDescriptor({ pid: process.pid, fd: gone.qmp.fd });
+    disposals.push(() => closeDescriptor(goneFd));
     gone.process.kill('SIGKILL');
     await once(gone.process, 'exit');
     const answers = qemus.map((qemu) => qemu.qmp.answer());
     const times = await runCut(
-      cutOf({ writes: [first, { fd: closed, bytes: line('stop') }, { fd: gone.qmp.fd, bytes: line('stop') }, last] }),
+      cutOf({
+        writes: [first, { fd: closed, bytes: line('stop') }, { fd: goneFd, bytes: line('stop') }, last],
+      }),
     );
     await Promise.all(answers);
     await Promise.all(qemus.map((qemu) => qemu.qmp.event('STOP')));
     const codes = times.writes.map((write) => write.error?.code);
     expect(codes[0]).toBeUndefined();
     expect(codes[1]).toBe('EBADF');
-    expect(['EPIPE', 'ECONNRESET', 'EBADF']).toContain(codes[2]);
+    expect(codes[2]).toBe('EPIPE');
     expect(codes[3]).toBeUndefined();
   });
 
@@ -85,23 +93,12 @@ describe('the cut', () => {
 });
 
 describe("frames that stay in a tap's ring at the cut", () => {
-  const count = 5;
+  const texts = ['frame 0', 'frame 1', 'frame 2', 'frame 3', 'frame 4'];
 
-  /** A tap of our own with `count` datagrams in its ring. */
-  async function tapWithFrames(): Promise<number> {
-    const tap = openTap(`sgt${process.pid}`);
+  function tapWithFrames(): number {
+    const tap = new TestTap();
     disposals.push(() => tap.close());
-    const address = '198.51.100.1';
-    execFileSync('ip', ['addr', 'add', `${address}/24`, 'dev', tap.name]);
-    execFileSync('ip', ['link', 'set', tap.name, 'up']);
-    execFileSync('ip', ['neigh', 'add', '198.51.100.2', 'lladdr', '02:00:00:00:00:02', 'dev', tap.name]);
-    const socket = createSocket('udp4');
-    disposals.push(() => void socket.close());
-    for (let i = 0; i < count; i++) {
-      await new Promise<void>((resolve, reject) => {
-        socket.send(`frame ${i}`, 9, '198.51.100.2', (error) => (error ? reject(error) : resolve()));
-      });
-    }
+    tap.send(texts);
     return tap.fd;
   }
 
@@ -109,27 +106,31 @@ describe("frames that stay in a tap's ring at the cut", () => {
     frames.map(({ frame }) => /frame \d/.exec(frame.toString('latin1'))?.[0]).filter(Boolean);
 
   test('are read without their headers, in order, when the bound has passed', async () => {
-    const fd = await tapWithFrames();
+    const fd = tapWithFrames();
     const room = 20 * leftoverFrameBytesMax;
-    const times = await runCut(cutOf({ taps: [{ fd, headerBytes: 10 }], ringBoundNs: 1e6, leftoverBytesMax: room }));
-    expect(datagrams(times.leftovers)).toEqual(['frame 0', 'frame 1', 'frame 2', 'frame 3', 'frame 4']);
+    const times = await runCut(
+      cutOf({ taps: [{ fd, headerBytes: 10 }], ringBoundNs: 1e6, leftoverBytesMax: room }),
+    );
+    expect(datagrams(times.leftovers)).toEqual(texts);
     for (const { frame, tapIndex } of times.leftovers) {
       expect(tapIndex).toBe(0);
-      expect([0x0800, 0x86dd]).toContain(frame.readUInt16BE(12)); // IPv4, or the kernel's own IPv6
+      expect([0x0800, 0x86dd]).toContain(frame.readUInt16BE(12)); // IPv4, or IPv6 of the kernel itself
     }
     expect(times.leftoversFull).toBe(false);
     expect(times.ringsEmptyNs).not.toBeNull();
   });
 
   test('stay there where there is no room, and the caller is told', async () => {
-    const fd = await tapWithFrames();
+    const fd = tapWithFrames();
     const taps = [{ fd, headerBytes: 10 }];
-    const times = await runCut(cutOf({ taps, ringBoundNs: 0, leftovers: new ArrayBuffer(leftoverFrameBytesMax + 100) }));
+    const times = await runCut(
+      cutOf({ taps, ringBoundNs: 0, leftovers: new ArrayBuffer(leftoverFrameBytesMax + 100) }),
+    );
     expect(times.leftoversFull).toBe(true);
     expect(times.ringsEmptyNs).toBeNull();
     const room = 20 * leftoverFrameBytesMax;
     const rest = await runCut(cutOf({ taps, ringBoundNs: 0, leftoverBytesMax: room }));
-    expect(datagrams([...times.leftovers, ...rest.leftovers])).toHaveLength(count);
+    expect(datagrams([...times.leftovers, ...rest.leftovers])).toEqual(texts);
   });
 });
 
@@ -140,11 +141,17 @@ describe('the resume', () => {
     const [late, early] = [inMs(120), inMs(60)];
     const answers = qemus.map((qemu) => qemu.qmp.answer());
     const times = await runResume({
-      writes: qemus.map((qemu, i) => ({ fd: qemu.qmp.fd, bytes: line('cont'), atNs: i === 0 ? late : early })),
+      writes: qemus.map((qemu, i) => ({
+        fd: qemu.qmp.fd,
+        bytes: line('cont'),
+        atNs: i === 0 ? late : early,
+      })),
       spinNs: 100_000,
     });
     await Promise.all(answers);
-    await eventually(async () => (await Promise.all(qemus.map((q) => q.status()))).every((s) => s === 'running'));
+    await eventually(async () =>
+      (await Promise.all(qemus.map((q) => q.status()))).every((s) => s === 'running'),
+    );
     const [first, second] = times.writes;
     expect(first?.error).toBeNull();
     expect(first?.writtenNs).toBeGreaterThanOrEqual(late);

@@ -1,5 +1,11 @@
 import { describe, expect, test } from 'vitest';
-import { monotonicNs, realtimeMinusMonotonicNs, realtimeNs, sleepUntil, taiNs } from '../../src/native/clock.ts';
+import {
+  monotonicNs,
+  realtimeMinusMonotonicNs,
+  realtimeNs,
+  sleepUntil,
+  taiNs,
+} from '../../src/native/clock.ts';
 
 describe('the clocks', () => {
   test("are the kernel's, in nanoseconds", () => {

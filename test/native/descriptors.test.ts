@@ -35,9 +35,16 @@ describe('descriptors', () => {
     await qemu.qmp.execute('stop');
     const memfd = createMemfd({ name: 'device-state' });
     disposals.push(() => closeDescriptor(memfd));
+    // QEMU wants a descriptor that was opened as it would open the file itself: for writing only.
+    const writable = openSync(`/proc/self/fd/${memfd}`, 'w');
+    disposals.push(() => closeSync(writable));
     const add = { execute: 'add-fd', arguments: { 'fdset-id': 7 } };
     const answer = qemu.qmp.answer();
-    await sendDescriptor({ socketFd: qemu.qmp.fd, fd: memfd, bytes: Buffer.from(`${JSON.stringify(add)}\n`) });
+    await sendDescriptor({
+      socketFd: qemu.qmp.fd,
+      fd: writable,
+      bytes: Buffer.from(`${JSON.stringify(add)}\n`),
+    });
     expect(await answer).toMatchObject({ 'fdset-id': 7 });
     await qemu.qmp.execute('xen-save-devices-state', { filename: '/dev/fdset/7', live: false });
     const { size } = fstatSync(memfd);
@@ -58,7 +65,9 @@ describe('descriptors', () => {
     expect(() => duplicateDescriptor({ pid: child.pid ?? 0, fd: 999 })).toThrow(
       expect.objectContaining({ code: 'EBADF', syscall: 'pidfd_getfd' }),
     );
-    expect(() => duplicateDescriptor({ pid: 2 ** 22 - 1, fd: 0 })).toThrow(expect.objectContaining({ code: 'ESRCH' }));
+    expect(() => duplicateDescriptor({ pid: 2 ** 22 - 1, fd: 0 })).toThrow(
+      expect.objectContaining({ code: 'ESRCH' }),
+    );
     expect(() => closeDescriptor(fd)).toThrow(expect.objectContaining({ code: 'EBADF' }));
   });
 

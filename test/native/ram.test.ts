@@ -1,3 +1,4 @@
+import { execFileSync } from 'node:child_process';
 import { constants } from 'node:fs';
 import { mkdtemp, open, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
@@ -43,7 +44,11 @@ async function flipBit(offset: number): Promise<void> {
 describe('saving the RAM of a QEMU', () => {
   test('of a stopped one writes what a direct read gives, with holes for zero pages', async () => {
     const ram = await qemu.block('pc.ram');
-    writeMemory({ pid: qemu.pid, address: ram.address + (40n << 20n), bytes: Buffer.alloc(3 << 20, 'dirty') });
+    writeMemory({
+      pid: qemu.pid,
+      address: ram.address + (40n << 20n),
+      bytes: Buffer.alloc(3 << 20, 'dirty'),
+    });
     writeMemory({ pid: qemu.pid, address: ram.address + (50n << 20n), bytes: Buffer.alloc(1 << 20, 0) });
     const { saved } = await savedRam();
     const direct = await readMemory(qemu.pid, ram.address, ram.length);
@@ -155,15 +160,25 @@ describe('saving the RAM of a QEMU', () => {
     expect(performance.now() - startedMs).toBeGreaterThan(240);
   });
 
-  test('fails with a clear code for a full disk and for a process that is gone', async () => {
+  test('fails with ENOSPC on a full disk', async () => {
+    await qemu.qmp.execute('stop');
     const ram = await qemu.block('pc.ram');
-    const regions = [{ ...ram, fileOffset: 0 }];
-    const full = await open('/dev/full', 'r+');
-    await expect(saveRam({ pid: qemu.pid, regions, file: full.fd })).rejects.toMatchObject({ code: 'EINVAL' });
-    await full.close();
+    writeMemory({ pid: qemu.pid, address: ram.address + (16n << 20n), bytes: Buffer.alloc(16 << 20, 'x') });
+    execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'staghorn-test', directory]);
+    try {
+      const saving = saveRam({ pid: qemu.pid, regions: [{ ...ram, fileOffset: 0 }], file, threads: 2 });
+      await expect(saving).rejects.toMatchObject({ code: 'ENOSPC', syscall: 'write' });
+    } finally {
+      execFileSync('umount', [directory]);
+    }
+  });
+
+  test('fails with ESRCH for a process that is gone', async () => {
+    const ram = await qemu.block('pc.ram');
     const { childPid } = await forkMemory({ pid: qemu.pid, regions: [ram], timeoutMs: 5000 });
     await release(childPid);
-    await expect(saveRam({ pid: childPid, regions, file })).rejects.toMatchObject({ code: 'ENOENT' });
+    const saving = saveRam({ pid: childPid, regions: [{ ...ram, fileOffset: 0 }], file });
+    await expect(saving).rejects.toMatchObject({ code: 'ESRCH' });
   });
 });
 
