@@ -208,7 +208,8 @@ function peersOf(vm: PlannedVm, all: readonly PlannedVm[]): PeerPlan[] {
       const theirs = other.nics.find((candidate) => nic >= 0 && meets(vm.nics[nic]!, candidate));
       if (theirs === undefined) return [];
       const { probe } = other.file;
-      const rate = probe.tcpBytesPerSecond === 'unlimited' ? -1 : probe.tcpBytesPerSecond;
+      const chosen = probe.tcpFrom[vm.name] ?? probe.tcpBytesPerSecond;
+      const rate = chosen === 'unlimited' ? -1 : chosen;
       const address = bare(theirs.address);
       const tcpBytesPerSecond = probe.tcp ? rate : 0;
       return [

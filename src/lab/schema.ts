@@ -42,11 +42,15 @@ const nic = z.strictObject({
   shape: shape.optional(),
 });
 
+const tcpRate = z.union([z.literal('unlimited'), z.int().min(1000)]);
+
 /** What every peer sends to this VM, and what this VM lets be in flight towards it. */
 const probe = z.strictObject({
   udpIntervalMs: z.int().min(1).max(1000).default(20),
   tcp: z.boolean().default(true),
-  tcpBytesPerSecond: z.union([z.literal('unlimited'), z.int().min(1000)]).default(50_000),
+  tcpBytesPerSecond: tcpRate.default(50_000),
+  /** Rates of single peers, by name. */
+  tcpFrom: z.record(memberName, tcpRate).default({}),
   tcpWindowBytes: z.int().min(2048).max(1_000_000).optional(),
   tcpSegmentBytes: z.int().min(88).max(1460).optional(),
   reportIntervalMs: z.int().min(100).max(60_000).default(1000),
@@ -127,6 +131,10 @@ function checkVms(lab: Shape, report: Report): void {
   lab.vms.forEach((candidate, v) => {
     const on = lab.hosts.find(({ name }) => name === candidate.host);
     if (on === undefined) report(['vms', v, 'host'], `there is no host "${candidate.host}"`);
+    for (const peer of Object.keys(candidate.probe.tcpFrom)) {
+      if (!lab.vms.some(({ name }) => name === peer))
+        report(['vms', v, 'probe', 'tcpFrom', peer], `there is no VM "${peer}"`);
+    }
     candidate.nics.forEach((port, n) => {
       if (port.network !== undefined && !networks.has(port.network))
         report(['vms', v, 'nics', n, 'network'], `there is no network "${port.network}"`);

@@ -67,15 +67,35 @@ export function switchCommands(host: HostPlan): Command[] {
   ];
 }
 
+/**
+ * Open vSwitch removes a qdisc that it finds on a new port, unless the port's QoS is "linux-noop"
+ * (ovs-vswitchd.conf.db(5)); so the shaping comes after the port.
+ */
 function tapCommands(nic: NicPlan): Command[] {
   const tag = nic.vlan === null ? [] : [`tag=${nic.vlan}`];
-  const shape = nic.shape;
-  const tbf = shape === null ? [] : ['rate', shape.rate, 'burst', shape.burst, 'latency', shape.latency];
-  return [
+  const plain: Command[] = [
     ['ip', 'tuntap', 'add', nic.tap, 'mode', 'tap'],
     ['ip', 'link', 'set', nic.tap, 'up'],
-    ...(shape === null ? [] : [['tc', 'qdisc', 'add', 'dev', nic.tap, 'root', 'tbf', ...tbf]]),
-    ['ovs-vsctl', 'add-port', nic.switch, nic.tap, ...tag],
+  ];
+  if (nic.shape === null) return [...plain, ['ovs-vsctl', 'add-port', nic.switch, nic.tap, ...tag]];
+  const qos = [
+    '--',
+    'set',
+    'port',
+    nic.tap,
+    'qos=@shaped',
+    '--',
+    '--id=@shaped',
+    'create',
+    'qos',
+    'type=linux-noop',
+  ];
+  const { rate, burst, latency } = nic.shape;
+  const tbf = ['tbf', 'rate', rate, 'burst', burst, 'latency', latency];
+  return [
+    ...plain,
+    ['ovs-vsctl', 'add-port', nic.switch, nic.tap, ...tag, ...qos],
+    ['tc', 'qdisc', 'replace', 'dev', nic.tap, 'root', ...tbf],
   ];
 }
 
