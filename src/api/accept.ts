@@ -4,7 +4,10 @@ import { StaghornError } from '../errors/index.ts';
  * The offered media type that an Accept header likes best (RFC 9110, section 12.5.1); the first offered one
  * among equals and without a header. Throws `not-acceptable`.
  */
-export function preferredType<T extends string>(accept: string | undefined, offered: readonly [T, ...T[]]): T {
+export function preferredType<T extends string>(
+  accept: string | undefined,
+  offered: readonly [T, ...T[]],
+): T {
   if (accept === undefined || accept.trim() === '') return offered[0];
   const ranges = accept.split(',').map(parseRange);
   const [best] = offered
@@ -12,7 +15,10 @@ export function preferredType<T extends string>(accept: string | undefined, offe
     .filter(({ quality }) => quality > 0)
     .sort((a, b) => b.quality - a.quality);
   if (best !== undefined) return best.type;
-  throw new StaghornError('not-acceptable', `"Accept: ${accept}" cannot be met; there is ${offered.join(' and ')}`);
+  throw new StaghornError(
+    'not-acceptable',
+    `"Accept: ${accept}" cannot be met; there is ${offered.join(' and ')}`,
+  );
 }
 
 interface Range {

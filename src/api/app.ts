@@ -34,6 +34,9 @@ export function buildApp({ service, token, logger, limits: given }: AppOptions):
   app.addHook('preClose', async () => {
     closing.abort();
   });
+  app.addHook('onSend', async (_request, reply) => {
+    if (closing.signal.aborted) void reply.header('connection', 'close');
+  });
   handleErrors(app);
   answerUnknownRoutes(app);
   readJsonBodies(app);
@@ -69,7 +72,10 @@ function handleErrors(app: FastifyInstance): void {
   });
 }
 
-function addRoutes(app: FastifyInstance, { context, token }: { context: RouteContext; token: string | null }): void {
+function addRoutes(
+  app: FastifyInstance,
+  { context, token }: { context: RouteContext; token: string | null },
+): void {
   app.register(async (scope) => {
     const open = scope.withTypeProvider<ZodTypeProvider>();
     healthRoutes(open, context);

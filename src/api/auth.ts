@@ -10,7 +10,8 @@ export function requireToken(token: string | null): onRequestAsyncHookHandler {
     if (expected === null) return;
     const given = /^bearer +(\S+) *$/i.exec(request.headers.authorization ?? '')?.[1];
     if (given !== undefined && timingSafeEqual(digest(given), expected)) return;
-    const wrong = given === undefined ? 'no bearer token came with the request' : 'the bearer token is not the right one';
+    const wrong =
+      given === undefined ? 'no bearer token came with the request' : 'the bearer token is not the right one';
     // RFC 6750, section 3: the error attribute only if a token was given.
     void reply.header('www-authenticate', given === undefined ? 'Bearer' : 'Bearer error="invalid_token"');
     throw new StaghornError(

@@ -23,7 +23,7 @@ export async function* eventStream(
   yield `retry: ${RETRY_MS}\n\n`;
   const source = events[Symbol.asyncIterator]();
   try {
-    for (let pending = source.next(); ; ) {
+    for (let pending = source.next(); ;) {
       const outcome = await settledWithin(pending, heartbeatMs, signal);
       if (outcome === 'aborted') return;
       if (outcome === 'silent') {
@@ -45,7 +45,11 @@ function formatEvent(event: OperationEvent): string {
   return `id: ${event.id}\nevent: ${event.type}\ndata: ${JSON.stringify(event)}\n\n`;
 }
 
-function settledWithin<T>(pending: Promise<T>, waitMs: number, signal: AbortSignal): Promise<T | 'silent' | 'aborted'> {
+function settledWithin<T>(
+  pending: Promise<T>,
+  waitMs: number,
+  signal: AbortSignal,
+): Promise<T | 'silent' | 'aborted'> {
   return new Promise((resolve, reject) => {
     const end = (settle: () => void) => {
       clearTimeout(timer);

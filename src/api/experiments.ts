@@ -29,8 +29,14 @@ function collectionRoutes(app: Router, { service }: RouteContext): void {
         response: {
           201: json('The experiment', experiment),
           ...problems(
-            ...['invalid-input', 'unauthorized', 'conflict', 'body-too-large', 'unsupported-media-type'] as const,
-            ...['host-key-mismatch', 'authentication-failed', 'privilege-missing', ...onHosts] as const,
+            ...([
+              'invalid-input',
+              'unauthorized',
+              'conflict',
+              'body-too-large',
+              'unsupported-media-type',
+            ] as const),
+            ...(['host-key-mismatch', 'authentication-failed', 'privilege-missing', ...onHosts] as const),
           ),
         },
       },
@@ -137,7 +143,10 @@ function timeRoutes(app: Router, { service }: RouteContext): void {
         operationId: 'pauseExperiment',
         tags,
         params: experimentParams,
-        response: { ...operationStarted, ...problems('unauthorized', 'not-found', 'conflict', 'wrong-state') },
+        response: {
+          ...operationStarted,
+          ...problems('unauthorized', 'not-found', 'conflict', 'wrong-state'),
+        },
       },
     },
     async (request, reply) => sendOperation(reply, service.pauseExperiment(request.params.name)),
@@ -150,7 +159,10 @@ function timeRoutes(app: Router, { service }: RouteContext): void {
         operationId: 'resumeExperiment',
         tags,
         params: experimentParams,
-        response: { ...operationStarted, ...problems('unauthorized', 'not-found', 'conflict', 'wrong-state') },
+        response: {
+          ...operationStarted,
+          ...problems('unauthorized', 'not-found', 'conflict', 'wrong-state'),
+        },
       },
     },
     async (request, reply) => sendOperation(reply, service.resumeExperiment(request.params.name)),

@@ -11,13 +11,21 @@ export function answerUnknownRoutes(app: FastifyInstance): void {
   });
   app.setNotFoundHandler((request: FastifyRequest, reply: FastifyReply) => {
     const path = request.url.replace(/[?#].*$/s, '');
-    const methods = new Set(routes.filter(({ pattern }) => pattern.test(path)).flatMap((route) => route.methods));
+    const methods = new Set(
+      routes.filter(({ pattern }) => pattern.test(path)).flatMap((route) => route.methods),
+    );
     if (methods.size === 0) {
-      return sendProblem(reply, new StaghornError('not-found', `There is nothing at ${path}; /docs lists what there is`));
+      return sendProblem(
+        reply,
+        new StaghornError('not-found', `There is nothing at ${path}; /docs lists what there is`),
+      );
     }
     const allow = [...methods].sort().join(', ');
     void reply.header('allow', allow);
-    return sendProblem(reply, new StaghornError('method-not-allowed', `${request.method} is not for ${path}; ${allow} are`));
+    return sendProblem(
+      reply,
+      new StaghornError('method-not-allowed', `${request.method} is not for ${path}; ${allow} are`),
+    );
   });
 }
 

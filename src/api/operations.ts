@@ -80,7 +80,8 @@ function eventRoutes(app: Router, { service, closing, limits }: RouteContext): v
       const signal = cutShort(reply, closing);
       const afterId = request.headers['last-event-id'];
       const events = service.operationEvents(id, { afterId, signal });
-      void reply.header('cache-control', 'no-store').header('x-accel-buffering', 'no');
+      // A connection kept alive after its stream would hold up the closing of the server.
+      void reply.headers({ 'cache-control': 'no-store', 'x-accel-buffering': 'no', connection: 'close' });
       // A stream is sent as it is; the schema's type is that of the whole text.
       const stream: unknown = Readable.from(eventStream(events, { heartbeatMs: limits.heartbeatMs, signal }));
       return reply.type(eventStreamMediaType).send(stream as string);

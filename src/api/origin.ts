@@ -8,8 +8,15 @@ import { StaghornError } from '../errors/index.ts';
  * that come to a loopback address under another name (DNS rebinding) or from a page of another origin.
  */
 export const refuseForeignOrigins: onRequestAsyncHookHandler = async (request) => {
-  if (isLoopback(request.socket.localAddress) && !isLoopback(request.hostname) && request.hostname !== 'localhost') {
-    throw new StaghornError('origin-refused', `This server is reached at a loopback address only, not as "${request.hostname}"`);
+  if (
+    isLoopback(request.socket.localAddress) &&
+    !isLoopback(request.hostname) &&
+    request.hostname !== 'localhost'
+  ) {
+    throw new StaghornError(
+      'origin-refused',
+      `This server is reached at a loopback address only, not as "${request.hostname}"`,
+    );
   }
   const { origin } = request.headers;
   if (origin !== undefined && hostOf(origin) !== request.host) {

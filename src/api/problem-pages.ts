@@ -21,14 +21,18 @@ export function problemPages(app: Router): void {
         security: [],
         params: z.object({ code: z.string().describe('The last part of the type of a problem') }),
         response: {
-          200: { description: 'An explanation in Markdown', content: { 'text/plain': { schema: z.string() } } },
+          200: {
+            description: 'An explanation in Markdown',
+            content: { 'text/plain': { schema: z.string() } },
+          },
           ...problems('not-found'),
         },
       },
     },
     async (request, reply) => {
       const { code } = request.params;
-      if (!isErrorCode(code)) throw new StaghornError('not-found', `There is no kind of problem called "${code}"`);
+      if (!isErrorCode(code))
+        throw new StaghornError('not-found', `There is no kind of problem called "${code}"`);
       return reply.type('text/plain; charset=utf-8').send(sections.get(code) ?? sectionFromRegistry(code));
     },
   );
@@ -43,7 +47,9 @@ function readSections(): Map<string, string> {
     if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error;
   }
   const sections = text.split(/^(?=## )/m).slice(1);
-  return new Map(sections.map((section) => [/^## `?([a-z-]+)/.exec(section)?.[1] ?? '', `${section.trim()}\n`]));
+  return new Map(
+    sections.map((section) => [/^## `?([a-z-]+)/.exec(section)?.[1] ?? '', `${section.trim()}\n`]),
+  );
 }
 
 function sectionFromRegistry(code: ErrorCode): string {

@@ -15,7 +15,8 @@ export function errorOfRequest(error: unknown): StaghornError {
   if (error instanceof StaghornError) return error;
   const code = codeOf(error);
   if (code === 'unsupported-media-type') {
-    const message = 'The body has a media type that is not understood here; send JSON with "Content-Type: application/json"';
+    const message =
+      'The body has a media type that is not understood here; send JSON with "Content-Type: application/json"';
     return new StaghornError(code, message, { cause: error });
   }
   return asStaghornError(error, code);
