@@ -1,0 +1,32 @@
+// The tracer: forks a traced process's memory into a held child, and stays its tracer until told to let go.
+#pragma once
+
+#include <atomic>
+#include <string>
+#include <vector>
+
+#include "fork-frame.h"
+
+namespace staghorn {
+
+// Shared by the tracer and the thread that started it. The tracer writes the results, then `state`.
+struct ForkSession {
+  pid_t pid = 0;
+  std::vector<Region> regions;
+  int64_t timeout_ns = 0;
+  int release_fd = -1;  // readable: let go
+  int forked_fd = -1;   // readable: `state` is no longer kStarting
+  pid_t keeper = 0;     // the process whose death ends the tracer
+
+  enum State { kStarting, kForked, kFailed };
+  std::atomic<int> state{kStarting};
+  pid_t child = 0;
+  int64_t fork_ns = 0, stopped_ns = 0;
+  int error = 0;
+  std::string what;
+};
+
+// The tracer's whole life, in a process of its own that shares this one's memory. For clone(2).
+int TracerMain(void *session);
+
+}  // namespace staghorn

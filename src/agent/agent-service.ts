@@ -1,0 +1,154 @@
+import { hostname, release } from 'node:os';
+
+import { StaghornError } from '../errors/index.ts';
+import { monotonicNs, realtimeNs } from '../native/clock.ts';
+import type { Logger } from '../protocol/logger.ts';
+import { protocolVersion, type AgentContract } from '../protocol/rpc.ts';
+import { version } from '../protocol/version.ts';
+import { SnapshotStore } from '../store/snapshot-directory.ts';
+import type { RpcHandlers } from '../transport/index.ts';
+import { intentDirectory, type AgentDirectories } from './agent-directories.ts';
+import { arm } from './arm.ts';
+import { checkRestore } from './check-restore.ts';
+import { discoverPorts, discoverVms } from './host-inventory.ts';
+import { IntentJournal } from './intent.ts';
+import { RestoreSession } from './restore-session.ts';
+import { StopSession, type SessionReports } from './stop-session.ts';
+import { readStoredFrames } from './stored-frames.ts';
+import { verifySnapshot } from './verify-snapshot.ts';
+
+/** What the agent tells its controller unasked. */
+export interface AgentNotices {
+  progress(barrier: string, step: string, doneBytes: number, totalBytes: number): void;
+  barrierLost(barrier: string, reason: string): void;
+}
+
+export interface AgentParts {
+  readonly directories: AgentDirectories;
+  readonly notices: AgentNotices;
+  readonly log: Logger;
+  /** What was recovered when the agent started; null if nothing had to be. */
+  readonly recovered: string | null;
+}
+
+/** Answers the controller. Barriers under way are kept by their id; each ends itself, whatever happens. */
+export class AgentService {
+  readonly #parts: AgentParts;
+  readonly #store: SnapshotStore;
+  readonly #journal: IntentJournal;
+  readonly #sessions = new Map<string, StopSession | RestoreSession>();
+
+  constructor(parts: AgentParts) {
+    this.#parts = parts;
+    this.#store = new SnapshotStore(parts.directories.store);
+    this.#journal = new IntentJournal(intentDirectory(parts.directories));
+  }
+
+  /** Ends every barrier under way: the controller is gone. */
+  async close(reason: string): Promise<void> {
+    await Promise.allSettled([...this.#sessions.values()].map((session) => session.abort(reason)));
+  }
+
+  readonly handlers: RpcHandlers<AgentContract> = {
+    hello: (params) => {
+      if (params.protocolVersion !== protocolVersion || params.controllerVersion !== version) {
+        throw new StaghornError(
+          'version-mismatch',
+          `the controller is Staghorn ${params.controllerVersion} (protocol ${params.protocolVersion}), ` +
+            `the agent ${version} (protocol ${protocolVersion})`,
+        );
+      }
+      return {
+        protocolVersion,
+        agentVersion: version,
+        hostname: hostname(),
+        kernel: release(),
+        nodeVersion: process.versions.node,
+        recovered: this.#parts.recovered,
+      };
+    },
+    clock: () => ({ monotonicNs: monotonicNs(), realtimeNs: realtimeNs() }),
+    discover: async ({ vms }, { signal }) => ({ vms: await discoverVms(vms, signal) }),
+    ports: async ({ vms }, { signal }) => ({ ports: await discoverPorts(vms, signal) }),
+
+    arm: async (params, { signal }) => {
+      const session = await arm(params, this.#toolsFor(params.barrier), signal);
+      this.#sessions.set(params.barrier, session);
+      return session.description;
+    },
+    cut: ({ barrier, atNs }) => this.#stopSession(barrier).cut(atNs),
+    drain: ({ barrier, ...options }) => this.#stopSession(barrier).drain(options),
+    save: ({ barrier }) => this.#stopSession(barrier).save(),
+    resume: ({ barrier, vms }) => this.#session(barrier).resume(vms),
+    settle: ({ barrier }) => this.#session(barrier).settle(),
+    store: ({ barrier }) => this.#stopSession(barrier).store(),
+    commit: async (params) => this.#stopSession(params.barrier).commit(params),
+    abort: async ({ barrier, reason }) => {
+      const session = this.#sessions.get(barrier);
+      const outcome = (await session?.abort(reason)) ?? 'nothing of this barrier is under way here';
+      this.#sessions.delete(barrier);
+      return { outcome };
+    },
+    renew: ({ barrier }) => {
+      this.#sessions.get(barrier)?.renew();
+      return {};
+    },
+
+    restoreCheck: async (params, { signal }) => {
+      const tools = { ...this.#toolsFor(params.barrier), directories: this.#parts.directories };
+      const session = await checkRestore(params, tools, signal);
+      this.#sessions.set(params.barrier, session);
+      return session.description;
+    },
+    restorePrepare: ({ barrier }) => this.#restoreSession(barrier).prepare(),
+
+    verify: (params, { signal }) => verifySnapshot(this.#store, params, signal),
+    removeSnapshot: async ({ snapshot }) => {
+      await this.#store.remove(snapshot);
+      return {};
+    },
+    frames: async ({ snapshot }) => {
+      const manifest = await this.#store.readManifest(snapshot, null);
+      const frames = await readStoredFrames(this.#store.pathOf(snapshot), manifest);
+      const vmOf = new Map(manifest.vms.flatMap(({ name, nics }) => nics.map(({ tap }) => [tap, name] as const)));
+      return {
+        frames: frames.map(({ port, offsetNs, frame }) => ({
+          vm: vmOf.get(port) ?? '',
+          tap: port,
+          offsetNs: Number(offsetNs),
+          data: frame.toString('base64'),
+        })),
+      };
+    },
+  };
+
+  #toolsFor(barrier: string) {
+    const { notices, log } = this.#parts;
+    if (this.#sessions.get(barrier)?.isOpen === true) {
+      throw new StaghornError('wrong-state', `barrier ${barrier} is under way already`);
+    }
+    const reports: SessionReports = {
+      progress: (step, done, total) => notices.progress(barrier, step, done, total),
+      lost: (reason) => notices.barrierLost(barrier, reason),
+    };
+    return { store: this.#store, journal: this.#journal, reports, log };
+  }
+
+  #session(barrier: string): StopSession | RestoreSession {
+    const session = this.#sessions.get(barrier);
+    if (session === undefined) throw new StaghornError('wrong-state', `there is no barrier ${barrier} here`);
+    return session;
+  }
+
+  #stopSession(barrier: string): StopSession {
+    const session = this.#session(barrier);
+    if (session instanceof StopSession) return session;
+    throw new StaghornError('wrong-state', `barrier ${barrier} is a restore`);
+  }
+
+  #restoreSession(barrier: string): RestoreSession {
+    const session = this.#session(barrier);
+    if (session instanceof RestoreSession) return session;
+    throw new StaghornError('wrong-state', `barrier ${barrier} is not a restore`);
+  }
+}

@@ -1,0 +1,50 @@
+import { StaghornError } from '../errors/index.ts';
+import type { AgentParams } from '../protocol/rpc.ts';
+import type { SnapshotStore } from '../store/snapshot-directory.ts';
+import { findQemuProcesses } from '../vmm/qemu-process.ts';
+import type { AgentDirectories } from './agent-directories.ts';
+import { findObstacles, requireIntactRam } from './restore-check.ts';
+import { RestoreSession } from './restore-session.ts';
+import type { ArmTools } from './arm.ts';
+
+/**
+ * Begins a restore: everything is checked, nothing is touched.
+ * @throws StaghornError 'snapshot-damaged', 'snapshot-unfit', 'not-found', or 'conflict' if VMs of the snapshot
+ *   run and are not to be replaced
+ */
+export async function checkRestore(
+  params: AgentParams<'restoreCheck'>,
+  tools: ArmTools & { readonly directories: AgentDirectories },
+  signal: AbortSignal,
+): Promise<RestoreSession> {
+  const store: SnapshotStore = tools.store;
+  const manifest = await store.readManifest(params.snapshot, params.manifestSha256);
+  const directory = store.pathOf(params.snapshot);
+  const problems = await findObstacles(manifest, directory, signal);
+  if (problems.length > 0) {
+    const damaged = problems.some((problem) => /damaged|checksum|cannot be read|bytes instead of/.test(problem));
+    throw new StaghornError(damaged ? 'snapshot-damaged' : 'snapshot-unfit', problems.join('; '), { context: { problems } });
+  }
+  const sockets = new Set(manifest.vms.map(({ qmpSocket }) => qmpSocket));
+  const names = new Set(manifest.vms.map(({ name }) => name));
+  const running = (await findQemuProcesses()).filter(
+    (process) => names.has(process.name) || process.qmpSockets.some((path) => sockets.has(path)),
+  );
+  if (running.length > 0 && !params.replace) {
+    throw new StaghornError(
+      'conflict',
+      `${running.map(({ name }) => name).join(', ')} still run; say that they are to be replaced ("replace": true, --force)`,
+    );
+  }
+  const work = new AbortController();
+  const verified = params.verify ? requireIntactRam(manifest, directory, work.signal) : Promise.resolve();
+  return new RestoreSession({
+    params,
+    manifest,
+    directory,
+    running,
+    verified,
+    runDirectory: tools.directories.run,
+    ...tools,
+  });
+}

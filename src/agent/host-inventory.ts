@@ -1,0 +1,46 @@
+import { StaghornError } from '../errors/index.ts';
+import { readLinks } from '../native/netlink.ts';
+import { readSwitchPorts } from '../network/switch-ports.ts';
+import type { ExperimentPort } from '../protocol/resources.ts';
+import type { Vm } from '../protocol/vm.ts';
+import { inspectVm, type HostSurroundings } from '../vmm/inspect.ts';
+import { findQemuProcesses, type QemuProcess } from '../vmm/qemu-process.ts';
+
+export async function readSurroundings(signal?: AbortSignal): Promise<HostSurroundings> {
+  return { links: readLinks(), switchPorts: await readSwitchPorts(undefined, signal) };
+}
+
+/**
+ * The QEMU processes of the named VMs, or of all.
+ * @throws StaghornError 'not-found' naming those that are missing; 'vm-unfit' if a name stands for two VMs.
+ */
+export async function selectProcesses(names: readonly string[] | null): Promise<QemuProcess[]> {
+  const found = await findQemuProcesses();
+  const selected = names === null ? found : found.filter(({ name }) => names.includes(name));
+  const missing = (names ?? []).filter((name) => !selected.some((process) => process.name === name));
+  if (missing.length > 0) {
+    const present = found.map(({ name }) => name).join(', ') || 'none';
+    throw new StaghornError('not-found', `no running QEMU is named ${missing.join(', ')} (running here: ${present})`);
+  }
+  const twice = selected.find((process, index) => selected.findIndex(({ name }) => name === process.name) !== index);
+  if (twice !== undefined) {
+    throw new StaghornError('vm-unfit', `two running QEMUs are named ${twice.name}; give each its own -name`);
+  }
+  return selected;
+}
+
+/** @throws StaghornError 'not-found', 'host-unfit' */
+export async function discoverVms(names: readonly string[] | null, signal?: AbortSignal): Promise<Vm[]> {
+  const [processes, surroundings] = await Promise.all([selectProcesses(names), readSurroundings(signal)]);
+  return Promise.all(processes.map((process) => inspectVm(process, surroundings, signal)));
+}
+
+export async function discoverPorts(
+  names: readonly string[] | null,
+  signal?: AbortSignal,
+): Promise<Omit<ExperimentPort, 'host'>[]> {
+  const vms = await discoverVms(names, signal);
+  return vms.flatMap((vm) =>
+    vm.nics.map(({ tap, mac, model, mtu, switchPort }) => ({ vm: vm.name, tap, mac, model, mtu, switchPort })),
+  );
+}

@@ -1,0 +1,32 @@
+import type { Intent } from './intent.ts';
+import type { StopInstants, VmGroup } from './vm-group.ts';
+
+export interface IntentParts {
+  readonly barrier: string;
+  readonly kind: Intent['kind'];
+  readonly phase: Intent['phase'];
+  readonly snapshot: string | null;
+  readonly group: VmGroup;
+  readonly stops: StopInstants;
+}
+
+/** What is to be written down of a group of VMs so that another process can put the host right. */
+export function intentOf({ barrier, kind, phase, snapshot, group, stops }: IntentParts): Intent {
+  return {
+    barrier,
+    agentPid: process.pid,
+    kind,
+    phase,
+    snapshot,
+    vms: group.vms.map((vm) => ({
+      name: vm.name,
+      pid: vm.process.pid,
+      startTicks: vm.process.startTicks,
+      qmpSocket: vm.vm.qmpSocket!,
+      resumes: vm.resumes,
+      stoppedAtNs: stops.get(vm.name) ?? null,
+      taps: group.ports.portsOfVm(vm.name).map(({ name, ifindex, slot }) => ({ tap: name, ifindex, slot })),
+    })),
+    gate: group.ports.identity,
+  };
+}

@@ -1,0 +1,74 @@
+import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { join } from 'node:path';
+import { z } from 'zod';
+
+import { instantNs } from '../protocol/instant.ts';
+
+/**
+ * What a barrier is about to do to this host, written down before it does it, so that whoever finds the host
+ * after a crash can put it right: which VMs may be stopped, and where the held frames are.
+ */
+export const intent = z.strictObject({
+  barrier: z.string(),
+  agentPid: z.int(),
+  /** A restore that fails leaves no VM: those it started are ended. */
+  kind: z.enum(['stop', 'restore']),
+  phase: z.enum(['armed', 'resumed']),
+  snapshot: z.string().nullable(),
+  vms: z.array(
+    z.strictObject({
+      name: z.string(),
+      pid: z.int(),
+      startTicks: instantNs,
+      qmpSocket: z.string(),
+      /** It must run afterwards. */
+      resumes: z.boolean(),
+      stoppedAtNs: instantNs.nullable(),
+      taps: z.array(z.strictObject({ tap: z.string(), ifindex: z.int(), slot: z.int() })),
+    }),
+  ),
+  gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: z.string() }).nullable(),
+});
+export type Intent = z.infer<typeof intent>;
+
+/** The intents of a host: one small file for each barrier under way, on a file system that a reboot clears. */
+export class IntentJournal {
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+  }
+
+  async write(entry: Intent): Promise<void> {
+    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    const path = this.#pathOf(entry.barrier);
+    // Written aside and renamed: a reader finds the old intent or the new one. It must survive a killed process,
+    // not a power failure, after which there are no VMs to resume: it is not synced.
+    const file = await open(`${path}.new`, 'w', 0o600);
+    try {
+      await file.writeFile(JSON.stringify(z.encode(intent, entry)));
+    } finally {
+      await file.close();
+    }
+    await rename(`${path}.new`, path);
+  }
+
+  async remove(barrier: string): Promise<void> {
+    await rm(this.#pathOf(barrier), { force: true });
+  }
+
+  async readAll(): Promise<Intent[]> {
+    const names = (await readdir(this.#directory).catch(() => [])).filter((name) => name.endsWith('.json'));
+    const entries: Intent[] = [];
+    for (const name of names) {
+      const text = await readFile(join(this.#directory, name), 'utf8').catch(() => null);
+      // Another process may have finished it in the meantime.
+      if (text !== null) entries.push(z.decode(intent, JSON.parse(text) as z.input<typeof intent>));
+    }
+    return entries;
+  }
+
+  #pathOf(barrier: string): string {
+    return join(this.#directory, `${barrier}.json`);
+  }
+}

@@ -1,0 +1,93 @@
+import { fileURLToPath } from 'node:url';
+import { parseArgs } from 'node:util';
+
+import { agentContract } from '../protocol/rpc.ts';
+import type { Logger } from '../protocol/logger.ts';
+import { SnapshotStore } from '../store/snapshot-directory.ts';
+import { serveRpc, type RpcServer } from '../transport/index.ts';
+import { defaultDirectories, intentDirectory, recoveryLock, type AgentDirectories } from './agent-directories.ts';
+import { AgentService, type AgentNotices } from './agent-service.ts';
+import { guard, startGuardian } from './guardian.ts';
+import { IntentJournal } from './intent.ts';
+import { recover } from './recover.ts';
+import { withRecoveryLock } from './recovery-lock.ts';
+
+type Server = RpcServer<typeof agentContract>;
+
+/** Progress of a copy is told this often at most. */
+const progressPeriodMs = 100;
+
+/** Log records and notices go to the controller; before it listens, and when it is gone, they have nowhere to go. */
+class Uplink implements AgentNotices {
+  server: Server | undefined;
+  #lastProgressAtMs = 0;
+
+  readonly log: Logger = {
+    debug: (fields, message) => this.#log('debug', fields, message),
+    info: (fields, message) => this.#log('info', fields, message),
+    warn: (fields, message) => this.#log('warn', fields, message),
+    error: (fields, message) => this.#log('error', fields, message),
+  };
+
+  progress(barrier: string, step: string, doneBytes: number, totalBytes: number): void {
+    const nowMs = performance.now();
+    if (nowMs - this.#lastProgressAtMs < progressPeriodMs && doneBytes < totalBytes) return;
+    this.#lastProgressAtMs = nowMs;
+    this.#send(this.server?.notify('progress', { barrier, step, doneBytes, totalBytes }));
+  }
+
+  barrierLost(barrier: string, reason: string): void {
+    this.#send(this.server?.notify('barrierLost', { barrier, reason }));
+  }
+
+  #log(level: 'debug' | 'info' | 'warn' | 'error', fields: Record<string, unknown>, message: string): void {
+    this.#send(this.server?.notify('log', { level, message, fields }));
+  }
+
+  #send(sending: Promise<void> | undefined): void {
+    sending?.catch(() => undefined);
+  }
+}
+
+async function serve(directories: AgentDirectories): Promise<void> {
+  const guardian = startGuardian(fileURLToPath(import.meta.url), directories);
+  const uplink = new Uplink();
+  const journal = new IntentJournal(intentDirectory(directories));
+  const recovered = await withRecoveryLock(recoveryLock(directories), () =>
+    recover(journal, new SnapshotStore(directories.store), uplink.log),
+  );
+  const service = new AgentService({
+    directories,
+    notices: uplink,
+    log: uplink.log,
+    recovered: recovered.length === 0 ? null : recovered.join('; '),
+  });
+  const server = serveRpc(agentContract, service.handlers, {
+    readable: process.stdin,
+    writable: process.stdout,
+    host: 'controller',
+  });
+  uplink.server = server;
+  await server.closed;
+  await service.close('the connection to the controller ended');
+  guardian.end();
+}
+
+async function main(): Promise<void> {
+  const { positionals, values } = parseArgs({
+    allowPositionals: true,
+    options: { store: { type: 'string' }, run: { type: 'string' } },
+  });
+  const directories = { ...defaultDirectories, ...values };
+  await (positionals[0] === 'guard' ? guard(directories) : serve(directories));
+}
+
+// Standard output belongs to the RPC: whatever a library prints must not end up in it.
+console.log = console.error;
+main().then(
+  () => process.exit(0),
+  (error: unknown) => {
+    console.error(error);
+    process.exit(1);
+  },
+);

@@ -1,0 +1,170 @@
+
+import { messageOf, StaghornError } from '../errors/index.ts';
+import type { Logger } from '../protocol/logger.ts';
+import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
+import type { HostManifest } from '../store/manifest.ts';
+import type { QemuProcess } from '../vmm/qemu-process.ts';
+import { terminateVm } from '../vmm/terminate.ts';
+import type { IntentJournal } from './intent.ts';
+import { intentOf } from './intent-of-group.ts';
+import { Lease } from './lease.ts';
+import { restoreNetwork } from './restore-network.ts';
+import { readStoredFrames } from './stored-frames.ts';
+import { openRestoredGroup, startVms, type StartedVm } from './restored-vms.ts';
+import { requireState, type SessionState } from './session-state.ts';
+import type { SessionReports } from './stop-session.ts';
+import type { VmGroup } from './vm-group.ts';
+
+export interface RestoreSessionParts {
+  readonly params: AgentParams<'restoreCheck'>;
+  readonly manifest: HostManifest;
+  readonly directory: string;
+  /** VMs of the snapshot that run now, and would be destroyed. */
+  readonly running: readonly QemuProcess[];
+  /** Resolves when the checksums of RAM have been recomputed, if that was asked for. */
+  readonly verified: Promise<void>;
+  readonly runDirectory: string;
+  readonly journal: IntentJournal;
+  readonly reports: SessionReports;
+  readonly log: Logger;
+}
+
+/**
+ * One restore on this host. States: session-state.ts.
+ *
+ * Invariants:
+ * - nothing that runs is touched before `prepare`;
+ * - no restored VM runs before `resume`, and after an abort none is left.
+ */
+export class RestoreSession {
+  readonly barrier: string;
+  readonly #parts: RestoreSessionParts;
+  readonly #lease: Lease;
+  readonly #work = new AbortController();
+  #state: SessionState = 'checked';
+  #touched = false;
+  #preparing: Promise<unknown> = Promise.resolve();
+  #started: readonly StartedVm[] = [];
+  #group: VmGroup | undefined;
+  #ended: Promise<string> | undefined;
+
+  constructor(parts: RestoreSessionParts) {
+    this.barrier = parts.params.barrier;
+    this.#parts = parts;
+    this.#lease = new Lease(parts.params.leaseMs, () => this.#giveUp('its lease ran out: the controller went silent'));
+    parts.verified.catch((error: unknown) => this.#giveUp(messageOf(error)));
+  }
+
+  get description(): AgentResult<'restoreCheck'> {
+    return { running: this.#parts.running.map(({ name }) => name) };
+  }
+
+  get isOpen(): boolean {
+    return this.#state !== 'ended';
+  }
+
+  renew(): void {
+    this.#lease.renew();
+  }
+
+  async prepare(): Promise<AgentResult<'restorePrepare'>> {
+    requireState('prepare', this.#state);
+    this.#state = 'stopping';
+    const preparing = this.#prepare();
+    this.#preparing = preparing.catch(() => undefined);
+    return preparing;
+  }
+
+  async #prepare(): Promise<AgentResult<'restorePrepare'>> {
+    const { manifest, directory, running, verified, params, runDirectory } = this.#parts;
+    const { signal } = this.#work;
+    const frames = await readStoredFrames(directory, manifest);
+    this.#touched = true;
+    await Promise.all(running.map((vm) => terminateVm(vm, signal)));
+    await restoreNetwork(manifest, signal);
+    const startedAtMs = performance.now();
+    this.#started = await startVms({ manifest, directory, runDirectory, signal, onStarted: (vms) => (this.#started = vms) });
+    const group = await openRestoredGroup(this.#started, {
+      directory,
+      frameBufferBytes: params.frameBufferBytes,
+      beforeAttach: (opened) => {
+        this.#group = opened;
+        return this.#writeIntent('armed');
+      },
+    });
+    group.ports.preload(frames);
+    await verified;
+    this.#state = 'stopped';
+    return {
+      vms: group.vms.map(({ name }) => name),
+      frames: frames.length,
+      loadMs: performance.now() - startedAtMs,
+    };
+  }
+
+  async resume(vms: AgentParams<'resume'>['vms']): Promise<AgentResult<'resume'>> {
+    requireState('resume', this.#state);
+    this.#state = 'resuming';
+    const instants = new Map(vms.map(({ name, atNs }) => [name, atNs]));
+    // Stored frames count from the VM's stop; there is no stop on this host's present clock.
+    const resumed = await this.#requireGroup().resumeAt(instants, new Map());
+    await this.#writeIntent('resumed');
+    this.#state = 'resumed';
+    return { vms: resumed };
+  }
+
+  async settle(): Promise<AgentResult<'settle'>> {
+    requireState('settle', this.#state);
+    const report = await this.#requireGroup().replayed();
+    this.#ended ??= this.#finish(null);
+    await this.#ended;
+    return { framesReplayed: report?.delivered ?? 0, replayLatenessNs: report?.latenessNs ?? null };
+  }
+
+  /** Idempotent; @returns in which condition the host is left. */
+  abort(reason: string): Promise<string> {
+    this.#ended ??= this.#finish(reason);
+    return this.#ended;
+  }
+
+  async #finish(abortReason: string | null): Promise<string> {
+    const { journal, log } = this.#parts;
+    this.#state = 'ending';
+    this.#lease.end();
+    if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
+    await this.#preparing;
+    await this.#group?.replayed().catch(() => undefined);
+    await this.#group?.close();
+    if (abortReason !== null) await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
+    await journal.remove(this.barrier);
+    this.#state = 'ended';
+    const outcome = this.#outcome(abortReason !== null);
+    if (abortReason !== null) log.warn({ barrier: this.barrier, outcome }, `restore aborted: ${abortReason}`);
+    return outcome;
+  }
+
+  #outcome(aborted: boolean): string {
+    if (!aborted) return 'every VM runs and every gate is open';
+    return this.#touched ? 'the VMs of the experiment are stopped' : 'the experiment is as it was before';
+  }
+
+  #giveUp(reason: string): void {
+    if (this.#ended !== undefined) return;
+    this.#parts.reports.lost(reason);
+    void this.abort(reason);
+  }
+
+  #writeIntent(phase: 'armed' | 'resumed'): Promise<void> {
+    const { params, journal } = this.#parts;
+    const group = this.#requireGroup();
+    return journal.write(
+      intentOf({ barrier: params.barrier, kind: 'restore', phase, snapshot: params.snapshot, group, stops: new Map() }),
+    );
+  }
+
+  #requireGroup(): VmGroup {
+    if (this.#group === undefined) throw new StaghornError('wrong-state', 'the VMs are not loaded');
+    return this.#group;
+  }
+}
+

@@ -1,0 +1,43 @@
+import { StaghornError } from '../errors/index.ts';
+
+/**
+ * The states of a barrier on one host, and which call is allowed in which. `abort` is allowed in all.
+ *
+ * armed → stopping → stopped → resuming → resumed → storing → stored → committed; ended after abort or release.
+ */
+export type SessionState =
+  | 'checked'
+  | 'armed'
+  | 'stopping'
+  | 'stopped'
+  | 'resuming'
+  | 'resumed'
+  | 'storing'
+  | 'stored'
+  | 'ending'
+  | 'ended';
+
+export type SessionCall = 'prepare' | 'cut' | 'drain' | 'save' | 'resume' | 'settle' | 'store' | 'commit';
+
+const allowedIn: Readonly<Record<SessionCall, readonly SessionState[]>> = {
+  prepare: ['checked'],
+  cut: ['armed'],
+  drain: ['stopped'],
+  save: ['stopped'],
+  resume: ['stopped'],
+  // `settle` and `store` run beside each other.
+  settle: ['resumed', 'storing', 'stored'],
+  store: ['resumed'],
+  commit: ['stored'],
+};
+
+export class StateError extends StaghornError {
+  constructor(call: SessionCall, state: SessionState) {
+    super('wrong-state', `${call} is possible only when ${allowedIn[call].join(' or ')}, and this barrier is ${state}`);
+  }
+}
+
+/** @throws StateError */
+export function requireState(call: SessionCall, state: SessionState): void {
+  if (!allowedIn[call].includes(state)) throw new StateError(call, state);
+}

@@ -1,0 +1,195 @@
+import { messageOf, StaghornError } from '../errors/index.ts';
+import type { Logger } from '../protocol/logger.ts';
+import type { AgentParams, AgentResult, CutReport, VmStop } from '../protocol/rpc.ts';
+import type { ControlledVm } from '../vmm/controlled-vm.ts';
+import type { IntentJournal } from './intent.ts';
+import { intentOf } from './intent-of-group.ts';
+import { Lease } from './lease.ts';
+import { requireState, type SessionState } from './session-state.ts';
+import type { SnapshotWriter } from './snapshot-writer.ts';
+import type { VmGroup } from './vm-group.ts';
+
+export interface SessionReports {
+  progress(step: string, doneBytes: number, totalBytes: number): void;
+  /** The session ended the barrier by itself. */
+  lost(reason: string): void;
+}
+
+export interface StopSessionParts {
+  readonly params: AgentParams<'arm'>;
+  readonly group: VmGroup;
+  /** Null: time is only stopped, nothing is saved. */
+  readonly writer: SnapshotWriter | null;
+  readonly journal: IntentJournal;
+  readonly reports: SessionReports;
+  readonly log: Logger;
+}
+
+/**
+ * One barrier that stops running VMs, on this host: a snapshot or a pause. States: session-state.ts.
+ *
+ * Invariants:
+ * - an intent is on disk from before the gate is attached until every VM runs and every gate is gone;
+ * - `#finish` is the only way out, is run once, and always ends with every VM running that ran before.
+ */
+export class StopSession {
+  readonly barrier: string;
+  readonly #parts: StopSessionParts;
+  readonly #lease: Lease;
+  readonly #work = new AbortController();
+  readonly #stops = new Map<string, bigint>();
+  #state: SessionState = 'armed';
+  #cutting: Promise<CutReport> | undefined;
+  #ended: Promise<string> | undefined;
+
+  constructor(parts: StopSessionParts) {
+    this.barrier = parts.params.barrier;
+    this.#parts = parts;
+    this.#lease = new Lease(parts.params.leaseMs, () => this.#giveUp('its lease ran out: the controller went silent'));
+    for (const vm of parts.group.vms) void vm.qmp.closed.then(() => this.#vmGone(vm));
+  }
+
+  get description(): AgentResult<'arm'> {
+    const { group, writer } = this.#parts;
+    return {
+      vms: group.vms.map(({ name, layout }) => ({
+        name,
+        method: writer?.methodOf(name) ?? null,
+        ramBytes: layout.main.length,
+      })),
+      ports: group.ports.count,
+    };
+  }
+
+  get isOpen(): boolean {
+    return this.#state !== 'ended';
+  }
+
+  renew(): void {
+    this.#lease.renew();
+  }
+
+  async cut(atNs: bigint): Promise<CutReport> {
+    requireState('cut', this.#state);
+    this.#state = 'stopping';
+    const { group, writer } = this.#parts;
+    this.#cutting = group.stopAt(atNs, this.#work.signal, (vm, stoppedAtNs) => {
+      this.#stops.set(vm.name, stoppedAtNs);
+      writer?.keep(vm, this.#work.signal);
+    });
+    const report = await this.#cutting;
+    for (const { name, stoppedAtNs } of report.vms) this.#recordStop(name, stoppedAtNs);
+    await this.#writeIntent('armed');
+    this.#state = 'stopped';
+    return report;
+  }
+
+  async drain(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'drain'>> {
+    requireState('drain', this.#state);
+    const { ports } = this.#parts.group;
+    const report = await ports.drain({ ...options, signal: this.#work.signal });
+    this.#parts.writer?.keepFrames(ports.heldFrames(), this.#stops);
+    return report;
+  }
+
+  async save(): Promise<AgentResult<'save'>> {
+    requireState('save', this.#state);
+    return { vms: await this.#requireWriter().kept() };
+  }
+
+  async resume(vms: AgentParams<'resume'>['vms']): Promise<AgentResult<'resume'>> {
+    requireState('resume', this.#state);
+    this.#state = 'resuming';
+    const instants = new Map(vms.map(({ name, atNs }) => [name, atNs]));
+    const resumed = await this.#parts.group.resumeAt(instants, this.#stops);
+    await this.#writeIntent('resumed');
+    this.#parts.writer?.resumed(resumed);
+    this.#state = 'resumed';
+    return { vms: resumed };
+  }
+
+  async settle(): Promise<AgentResult<'settle'>> {
+    requireState('settle', this.#state);
+    const report = await this.#parts.group.replayed();
+    if (this.#parts.writer === null) await this.#end();
+    return { framesReplayed: report?.delivered ?? 0, replayLatenessNs: report?.latenessNs ?? null };
+  }
+
+  async store(): Promise<AgentResult<'store'>> {
+    requireState('store', this.#state);
+    this.#state = 'storing';
+    const report = await this.#requireWriter().store(this.#work.signal, (done, total) =>
+      this.#parts.reports.progress('store', done, total),
+    );
+    this.#state = 'stored';
+    return report;
+  }
+
+  async commit(params: AgentParams<'commit'>): Promise<AgentResult<'commit'>> {
+    requireState('commit', this.#state);
+    const sealed = await this.#requireWriter().seal(params);
+    await this.#end();
+    return sealed;
+  }
+
+  /** Idempotent; @returns in which condition the host is left. */
+  abort(reason: string): Promise<string> {
+    this.#ended ??= this.#finish(reason);
+    return this.#ended;
+  }
+
+  async #end(): Promise<void> {
+    this.#ended ??= this.#finish(null);
+    await this.#ended;
+  }
+
+  async #finish(abortReason: string | null): Promise<string> {
+    const { group, writer, journal, log } = this.#parts;
+    const state = this.#state;
+    this.#state = 'ending';
+    this.#lease.end();
+    if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
+    await this.#cutting?.catch(() => undefined);
+    await writer?.settled();
+    const problems: string[] = [];
+    if (state === 'stopping' || state === 'stopped' || state === 'resuming') {
+      problems.push(...(await group.thaw(this.#stops)));
+    } else {
+      await group.replayed().catch((error: unknown) => problems.push(messageOf(error)));
+    }
+    if (abortReason !== null) await writer?.discard();
+    await group.close();
+    await journal.remove(this.barrier);
+    this.#state = 'ended';
+    const outcome = problems.length === 0 ? 'every VM runs and every gate is open' : problems.join('; ');
+    if (abortReason !== null) log.warn({ barrier: this.barrier, outcome }, `barrier aborted: ${abortReason}`);
+    return outcome;
+  }
+
+  #giveUp(reason: string): void {
+    if (this.#ended !== undefined) return;
+    this.#parts.reports.lost(reason);
+    void this.abort(reason);
+  }
+
+  #vmGone(vm: ControlledVm): void {
+    if (this.#state === 'ending' || this.#state === 'ended' || this.#state === 'stored') return;
+    this.#giveUp(`VM ${vm.name} ended or closed its QMP connection during the barrier`);
+  }
+
+  #recordStop(name: string, stoppedAtNs: VmStop['stoppedAtNs']): void {
+    this.#stops.set(name, stoppedAtNs);
+  }
+
+  #requireWriter(): SnapshotWriter {
+    if (this.#parts.writer === null) throw new StaghornError('wrong-state', 'this barrier only stops time');
+    return this.#parts.writer;
+  }
+
+  #writeIntent(phase: 'armed' | 'resumed'): Promise<void> {
+    const { group, params, journal } = this.#parts;
+    return journal.write(
+      intentOf({ barrier: params.barrier, kind: 'stop', phase, snapshot: params.snapshot, group, stops: this.#stops }),
+    );
+  }
+}

@@ -1,0 +1,65 @@
+import { join } from 'node:path';
+
+import { readChunkChecksums } from './stored-ram.ts';
+import type { StoredFile, StoredRam, StoredVm } from '../store/manifest.ts';
+import { hashFile, type PartialSnapshot } from '../store/snapshot-directory.ts';
+import type { SaveMethod } from '../protocol/vm.ts';
+import type { ControlledVm, StoppedVm } from '../vmm/controlled-vm.ts';
+import { saveMethods } from '../vmm/save-methods.ts';
+import { withConfiguration } from '../vmm/device-state.ts';
+
+/** What is stored of one VM, but for what only the end of the barrier knows. */
+export type StoredVmParts = Pick<StoredVm, 'ram' | 'state' | 'blocks'>;
+
+/**
+ * Saves one VM in two steps: `keep` while it stands still, `store` when it may be running again.
+ * Invariant: whatever ends it, `release` lets go of the kept image.
+ */
+export class StoppedVmSaver {
+  readonly vm: ControlledVm;
+  readonly method: SaveMethod;
+  readonly #directory: PartialSnapshot;
+  #kept: StoppedVm | undefined;
+  #ram: { ram: StoredRam; blocks: StoredVm['blocks'] } | undefined;
+
+  constructor(vm: ControlledVm, method: SaveMethod, directory: PartialSnapshot) {
+    this.vm = vm;
+    this.method = method;
+    this.#directory = directory;
+  }
+
+  async keep(signal: AbortSignal, onProgress: (doneBytes: number) => void): Promise<StoppedVm> {
+    this.#kept = await this.vm.keep(this.method);
+    if (saveMethods[this.method].copiesWhileStopped) this.#ram = await this.#writeRam(this.#kept, signal, onProgress);
+    return this.#kept;
+  }
+
+  async store(signal: AbortSignal, onProgress: (doneBytes: number) => void): Promise<StoredVmParts> {
+    if (this.#kept === undefined) throw new Error('nothing was kept');
+    this.#ram ??= await this.#writeRam(this.#kept, signal, onProgress);
+    const stream = withConfiguration(await this.vm.readDeviceState(), this.vm.vm.machineType!);
+    const state = await this.#directory.write(`${this.vm.name}.state`, stream);
+    await this.release();
+    return { ...this.#ram, state };
+  }
+
+  async release(): Promise<void> {
+    const kept = this.#kept;
+    this.#kept = undefined;
+    await kept?.ram.release();
+  }
+
+  async #writeRam(kept: StoppedVm, signal: AbortSignal, onProgress: (doneBytes: number) => void) {
+    const { main, others } = this.vm.layout;
+    const file = `${this.vm.name}.ram`;
+    const saved = await kept.ram.write(main, join(this.#directory.path, file), { signal, onProgress });
+    const ram: StoredRam = { file, bytes: main.length, storedBytes: saved.dataBytes, ...readChunkChecksums(saved) };
+    const blocks: (StoredFile & { name: string })[] = [];
+    for (const [index, block] of others.entries()) {
+      const blockFile = `${this.vm.name}.block${index}`;
+      await kept.ram.write(block, join(this.#directory.path, blockFile), { signal });
+      blocks.push({ name: block.name, ...(await hashFile(this.#directory.path, blockFile, signal)) });
+    }
+    return { ram, blocks };
+  }
+}

@@ -1,0 +1,144 @@
+import { messageOf, StaghornError } from '../errors/index.ts';
+import { runCut, runResume } from '../native/barrier.ts';
+import { monotonicNs } from '../native/clock.ts';
+import { GatedPorts, type ReplaySummary } from '../network/gated-ports.ts';
+import type { CutReport, VmResume } from '../protocol/rpc.ts';
+import type { ControlledVm } from '../vmm/controlled-vm.ts';
+
+/** How long before an instant the barrier thread stops sleeping and begins to spin. */
+const spinNs = 150_000;
+/** How long running VMs get to read their tap rings empty before they are read for them. */
+const ringBoundNs = 2_000_000;
+
+/** When each VM of the group had stopped, by name (CLOCK_MONOTONIC). */
+export type StopInstants = ReadonlyMap<string, bigint>;
+
+/**
+ * The VMs of one barrier on this host and the gate on their ports: stops them and lets them go on.
+ * Invariant: while any of them is stopped by us, the gate holds every frame to all of them.
+ */
+export class VmGroup {
+  readonly vms: readonly ControlledVm[];
+  readonly ports: GatedPorts;
+  #replay: Promise<ReplaySummary> | undefined;
+
+  constructor(vms: readonly ControlledVm[], ports: GatedPorts) {
+    this.vms = vms;
+    this.ports = ports;
+  }
+
+  /** Slots of a VM's ports in the gate are numbered through all VMs in order. */
+  static portsOf(vms: readonly ControlledVm[]) {
+    return vms.flatMap(({ name, taps }) =>
+      taps.map(({ nic, fd }) => ({ vm: name, name: nic.tap, ifindex: nic.ifindex, tapFd: fd })),
+    );
+  }
+
+  /**
+   * Closes the gate at the instant and stops every VM. `onStopped` is called for each VM as soon as it stands
+   * still.
+   * @throws StaghornError 'vm-failed' if one did not stop; the others have.
+   */
+  async stopAt(
+    atNs: bigint,
+    signal: AbortSignal,
+    onStopped: (vm: ControlledVm, stoppedAtNs: bigint) => void,
+  ): Promise<CutReport> {
+    const running = this.vms.filter(({ resumes }) => resumes);
+    const changes = running.map((vm) => ({ vm, change: vm.prepareStop() }));
+    const happened = changes.map(async ({ vm, change }) => {
+      const stoppedAtNs = await change.happened;
+      onStopped(vm, stoppedAtNs);
+      return { name: vm.name, stoppedAtNs };
+    });
+    const stopped = Promise.allSettled(happened);
+    const times = await runCut({
+      atNs,
+      spinNs,
+      modeWord: this.ports.modeWord,
+      taps: this.ports.cutTaps(),
+      ringBoundNs,
+      writes: changes.map(({ vm, change }) => ({ fd: vm.qmp.fd, bytes: change.bytes })),
+      signal,
+    });
+    this.ports.takeLeftovers(times.leftovers);
+    const vms = collect(await stopped);
+    const already = this.vms
+      .filter(({ resumes }) => !resumes)
+      .map(({ name }) => ({ name, stoppedAtNs: times.flippedNs }));
+    return {
+      wakeLatenessNs: Number(times.wokeNs - atNs),
+      gateClosedAtNs: times.flippedNs,
+      realtime: times.realtime,
+      framesFromRings: times.leftovers.length,
+      vms: [...vms, ...already],
+    };
+  }
+
+  /**
+   * Lets each VM go on at its instant and begins to give back what the gate holds, each frame as long after the
+   * VM's resumption as it came after the VM's stop. VMs that were paused before stay so.
+   * @throws StaghornError 'vm-failed' naming those that did not resume; the others have.
+   */
+  async resumeAt(instants: ReadonlyMap<string, bigint>, stops: StopInstants): Promise<VmResume[]> {
+    const waking = this.vms.filter(({ resumes }) => resumes);
+    const changes = waking.map((vm) => ({ vm, change: vm.prepareResume(), atNs: instants.get(vm.name) ?? monotonicNs() }));
+    const happened = Promise.allSettled(
+      changes.map(async ({ vm, change }) => ({ name: vm.name, resumedAtNs: await change.happened })),
+    );
+    const firstNs = changes.reduce((first, { atNs }) => (atNs < first ? atNs : first), changes[0]?.atNs ?? monotonicNs());
+    this.#replay = this.ports.replay({
+      liveFromNs: firstNs,
+      resumes: new Map(
+        this.vms.map(({ name }) => [name, resumeOf(instants.get(name) ?? firstNs, stops.get(name) ?? null)]),
+      ),
+    });
+    this.#replay.catch(() => undefined);
+    await runResume({
+      writes: changes.map(({ vm, change, atNs }) => ({ fd: vm.qmp.fd, bytes: change.bytes, atNs })),
+      spinNs,
+    });
+    return collect(await happened);
+  }
+
+  /** Resolves when every held frame is back; at once if nothing was resumed. */
+  async replayed(): Promise<ReplaySummary | null> {
+    return (await this.#replay) ?? null;
+  }
+
+  /**
+   * Everything goes on now, whatever state it is in: the way out of an abort, a lost lease, a crash. VMs that
+   * stopped at known instants are all stopped for the same time.
+   * @returns in words what could not be put right
+   */
+  async thaw(stops: StopInstants): Promise<string[]> {
+    const problems: string[] = [];
+    const first = [...stops.values()].reduce<bigint | null>((a, b) => (a === null || b < a ? b : a), null);
+    const pauseNs = first === null ? 0n : monotonicNs() + thawMarginNs - first;
+    const instants = new Map([...stops].map(([name, stoppedAtNs]) => [name, stoppedAtNs + pauseNs]));
+    await this.resumeAt(instants, stops).catch((error: unknown) => problems.push(messageOf(error)));
+    await this.replayed().catch((error: unknown) => problems.push(messageOf(error)));
+    return problems;
+  }
+
+  /** Takes the gate off the ports and lets go of the VMs. */
+  async close(): Promise<void> {
+    this.ports.close();
+    await Promise.allSettled(this.vms.map((vm) => vm.close()));
+  }
+}
+
+const thawMarginNs = 1_000_000n;
+
+function resumeOf(atNs: bigint, stoppedAtNs: bigint | null) {
+  return { atNs, shiftNs: stoppedAtNs === null ? 0n : atNs - stoppedAtNs };
+}
+
+function collect<T>(results: readonly PromiseSettledResult<T>[]): T[] {
+  const failures = results.flatMap((result) => (result.status === 'rejected' ? [messageOf(result.reason)] : []));
+  if (failures.length > 0) {
+    throw new StaghornError('vm-failed', failures.join('; '), { context: { problems: failures } });
+  }
+  return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+}
+

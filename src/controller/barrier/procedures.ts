@@ -1,0 +1,60 @@
+/**
+ * The three procedures that touch time, as data: phases in order, each with the calls that go to every host at
+ * once, and the deadline after which the whole is aborted (docs/protocol.md).
+ */
+export type BarrierCall =
+  | 'arm'
+  | 'cut'
+  | 'drain'
+  | 'save'
+  | 'resume'
+  | 'settle'
+  | 'store'
+  | 'commit'
+  | 'restoreCheck'
+  | 'restorePrepare';
+
+export interface Phase {
+  readonly name: string;
+  /** Sent to every host together; none: the phase waits to be released. */
+  readonly calls: readonly BarrierCall[];
+  readonly deadlineMs: number;
+}
+
+export type Procedure = readonly Phase[];
+
+const arm: Phase = { name: 'arm', calls: ['arm'], deadlineMs: 20_000 };
+const cut: Phase = { name: 'cut', calls: ['cut'], deadlineMs: 5_000 };
+const resume: Phase = { name: 'resume', calls: ['resume'], deadlineMs: 5_000 };
+/** The copy of RAM runs while the VMs do: it may take long, and progress shows that it lives. */
+const storeDeadlineMs = 60 * 60_000;
+/** A stop-copy happens while time is stopped: as long as it takes, within reason. */
+const freezeDeadlineMs = 15 * 60_000;
+const settleDeadlineMs = 60_000;
+/** setTimeout's longest delay, about 24.8 days. */
+const longestDelayMs = 2 ** 31 - 1;
+
+export const snapshotProcedure: Procedure = [
+  arm,
+  cut,
+  { name: 'freeze', calls: ['drain', 'save'], deadlineMs: freezeDeadlineMs },
+  resume,
+  { name: 'store', calls: ['settle', 'store'], deadlineMs: storeDeadlineMs },
+  { name: 'commit', calls: ['commit'], deadlineMs: 10 * 60_000 },
+];
+
+export const pauseProcedure: Procedure = [
+  arm,
+  cut,
+  { name: 'drain', calls: ['drain'], deadlineMs: 60_000 },
+  { name: 'hold', calls: [], deadlineMs: longestDelayMs },
+  resume,
+  { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs },
+];
+
+export const restoreProcedure: Procedure = [
+  { name: 'check', calls: ['restoreCheck'], deadlineMs: 15 * 60_000 },
+  { name: 'load', calls: ['restorePrepare'], deadlineMs: 120_000 },
+  resume,
+  { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs },
+];

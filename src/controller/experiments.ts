@@ -1,0 +1,87 @@
+import { StaghornError } from '../errors/index.ts';
+import type { Experiment, ExperimentInput, HostSpec } from '../protocol/resources.ts';
+import type { AgentPool } from './agent-pool.ts';
+import type { BarrierHost } from './agent-barrier.ts';
+import type { Catalog, StoredExperiment } from './catalog.ts';
+
+export type Activity = Exclude<Experiment['state'], 'running'>;
+
+/**
+ * The registered experiments and what is being done with them.
+ * Invariant: at most one activity at a time on an experiment.
+ */
+export class Experiments {
+  readonly #catalog: Catalog;
+  readonly #pool: AgentPool;
+  readonly #activities = new Map<string, Activity>();
+
+  constructor(catalog: Catalog, pool: AgentPool) {
+    this.#catalog = catalog;
+    this.#pool = pool;
+  }
+
+  add(input: ExperimentInput): Experiment {
+    const names = input.hosts.map(({ name }) => name);
+    const twice = names.find((name, index) => names.indexOf(name) !== index);
+    if (twice !== undefined) throw new StaghornError('invalid-input', `two hosts are named ${twice}`);
+    this.#catalog.addExperiment(input, new Date().toISOString());
+    return this.get(input.name);
+  }
+
+  list(): Experiment[] {
+    return this.#catalog.listExperiments().map((stored) => this.#withState(stored));
+  }
+
+  /** @throws StaghornError 'not-found' */
+  get(name: string): Experiment {
+    const stored = this.#catalog.findExperiment(name);
+    if (stored === null) throw new StaghornError('not-found', `there is no experiment ${name}`);
+    return this.#withState(stored);
+  }
+
+  remove(name: string): void {
+    this.get(name);
+    const activity = this.#activities.get(name);
+    if (activity !== undefined) throw busy(name, activity);
+    const snapshots = this.#catalog.listSnapshots().filter(({ snapshot }) => snapshot.experiment === name);
+    if (snapshots.length > 0) {
+      throw new StaghornError('conflict', `experiment ${name} has ${snapshots.length} snapshots; delete them first`);
+    }
+    this.#catalog.removeExperiment(name);
+  }
+
+  /** Takes the experiment for an activity. @throws StaghornError 'conflict' if it is taken; @returns how to end it */
+  begin(name: string, activity: Activity): () => void {
+    this.get(name);
+    const other = this.#activities.get(name);
+    if (other !== undefined) throw busy(name, other);
+    this.#activities.set(name, activity);
+    return () => this.#activities.delete(name);
+  }
+
+  /** Connects to the hosts (all, or the named ones) and measures their clocks. */
+  async connect(name: string, only?: ReadonlySet<string>): Promise<BarrierHost[]> {
+    const specs = this.get(name).hosts.filter((host) => only === undefined || only.has(host.name));
+    const links = await this.#pool.connectAll(specs);
+    return Promise.all(
+      links.map(async (link, index): Promise<BarrierHost> => {
+        const spec: HostSpec = specs[index]!;
+        return { name: spec.name, link, vms: spec.vms ?? null, clock: await link.measureClock() };
+      }),
+    );
+  }
+
+  #withState(stored: StoredExperiment): Experiment {
+    return { ...stored, state: this.#activities.get(stored.name) ?? 'running' };
+  }
+}
+
+const activityText: Readonly<Record<Activity, string>> = {
+  snapshotting: 'is being snapshotted',
+  paused: 'is paused; resume it first',
+  restoring: 'is being restored',
+};
+
+function busy(name: string, activity: Activity): StaghornError {
+  return new StaghornError('conflict', `experiment ${name} ${activityText[activity]}`);
+}

@@ -1,0 +1,56 @@
+import type { Progress } from '../protocol/resources.ts';
+import type { AgentResult } from '../protocol/rpc.ts';
+import { AgentBarrier, defaultFrameBufferBytes, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
+
+export interface RestoreBarrierOptions {
+  readonly snapshot: string;
+  /** SHA-256 of each host's manifest, by host. */
+  readonly manifests: Readonly<Record<string, string>>;
+  /** When each VM had stopped, by host, on one clock of the time of the snapshot: only differences count. */
+  readonly stopOffsetsNs: ReadonlyMap<string, VmInstants>;
+  readonly replace: boolean;
+  readonly verify: boolean;
+  readonly hosts: readonly BarrierHost[];
+  readonly report: (progress: Progress) => void;
+}
+
+/** A barrier that brings the VMs of a snapshot back, each as much later than the first as it had stopped later. */
+export class RestoreBarrier extends AgentBarrier {
+  readonly resumes = new Map<string, VmInstants>();
+  readonly settled = new Map<string, AgentResult<'settle'>>();
+  readonly #options: RestoreBarrierOptions;
+
+  constructor(options: RestoreBarrierOptions) {
+    super(options.hosts, options.report);
+    this.#options = options;
+  }
+
+  protected override stopsOf({ name }: BarrierHost): VmInstants {
+    return this.#options.stopOffsetsNs.get(name) ?? new Map();
+  }
+
+  protected override readonly steps = {
+    restoreCheck: async (host: BarrierHost, signal: AbortSignal) => {
+      const { snapshot, manifests, replace, verify } = this.#options;
+      const params = {
+        barrier: this.id,
+        snapshot,
+        manifestSha256: manifests[host.name] ?? '',
+        replace,
+        verify,
+        leaseMs: defaultLeaseMs,
+        frameBufferBytes: defaultFrameBufferBytes,
+      };
+      await this.ask(host, 'restoreCheck', params, signal);
+    },
+    restorePrepare: async (host: BarrierHost, signal: AbortSignal) => {
+      await this.ask(host, 'restorePrepare', { barrier: this.id }, signal);
+    },
+    resume: async (host: BarrierHost, signal: AbortSignal) => {
+      this.resumes.set(host.name, await this.resume(host, signal));
+    },
+    settle: async (host: BarrierHost, signal: AbortSignal) => {
+      this.settled.set(host.name, await this.ask(host, 'settle', { barrier: this.id }, signal));
+    },
+  };
+}

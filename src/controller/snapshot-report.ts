@@ -1,0 +1,57 @@
+import type { Snapshot, SnapshotVm } from '../protocol/resources.ts';
+import type { BarrierHost } from './agent-barrier.ts';
+import { spreadNs } from './barrier/planning.ts';
+import type { StopBarrierResults } from './stop-barrier.ts';
+
+export interface SnapshotHead {
+  readonly id: string;
+  readonly experiment: string;
+  readonly name: string | null;
+  readonly description: string | null;
+  readonly createdAt: string;
+}
+
+/** The snapshot as it is catalogued, from what the hosts reported. */
+export function describeSnapshot(
+  head: SnapshotHead,
+  hosts: readonly BarrierHost[],
+  results: StopBarrierResults,
+): Snapshot {
+  const firstStopNs = [...results.stops.values()]
+    .flatMap((stops) => [...stops.values()])
+    .reduce((first, stop) => (stop < first ? stop : first));
+  const vms = hosts.flatMap(({ name }) => describeVms(name, results, firstStopNs));
+  const pauses = vms.map(({ pauseNs }) => pauseNs);
+  return {
+    ...head,
+    state: 'sealed',
+    methods: [...new Set(vms.map(({ method }) => method))],
+    skewNs: spreadNs([...results.stops.values()].flatMap((stops) => [...stops.values()])),
+    clockErrorNs: Math.max(...hosts.map(({ clock }) => clock.errorNs)),
+    pauseNs: { min: Math.min(...pauses), max: Math.max(...pauses) },
+    drainMs: Math.max(...[...results.drain.values()].map(({ waitedMs }) => waitedMs)),
+    framesInFlight: vms.reduce((sum, { framesInFlight }) => sum + framesInFlight, 0),
+    bytes: [...results.commit.values()].reduce((sum, { bytes }) => sum + bytes, 0),
+    vms,
+  };
+}
+
+function describeVms(host: string, results: StopBarrierResults, firstStopNs: bigint): SnapshotVm[] {
+  const stops = results.stops.get(host)!;
+  const resumes = results.resumes.get(host)!;
+  const ram = new Map(results.store.get(host)!.vms.map(({ name, ramBytes }) => [name, ramBytes]));
+  const frames = new Map(results.drain.get(host)!.frames.map(({ vm, count }) => [vm, count]));
+  return results.save.get(host)!.vms.map(({ name, method, stateBytes }) => {
+    const stoppedAtNs = stops.get(name)!;
+    return {
+      host,
+      name,
+      method,
+      pauseNs: Number((resumes.get(name) ?? stoppedAtNs) - stoppedAtNs),
+      stopOffsetNs: Number(stoppedAtNs - firstStopNs),
+      ramBytes: ram.get(name) ?? 0,
+      stateBytes,
+      framesInFlight: frames.get(name) ?? 0,
+    };
+  });
+}

@@ -1,0 +1,112 @@
+import type { MethodChoice } from '../protocol/vm.ts';
+import type { AgentResult } from '../protocol/rpc.ts';
+import type { Progress } from '../protocol/resources.ts';
+import { AgentBarrier, defaultFrameBufferBytes, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
+import { planCut, toControllerClock, toHostClock } from './barrier/planning.ts';
+import type { Phase } from './barrier/procedures.ts';
+
+/** How long frames in flight are waited for, and how long it must have been quiet. */
+export const drainBoundMs = 30_000;
+export const drainQuietMs = 2;
+
+export interface StopBarrierOptions {
+  readonly experiment: string;
+  /** Null: time is only stopped. */
+  readonly snapshot: { readonly id: string; readonly createdAt: string; readonly method: MethodChoice } | null;
+  readonly hosts: readonly BarrierHost[];
+  readonly report: (progress: Progress) => void;
+}
+
+/** What came back from the hosts, by host. */
+export interface StopBarrierResults {
+  readonly arm: Map<string, AgentResult<'arm'>>;
+  readonly cut: Map<string, AgentResult<'cut'>>;
+  readonly drain: Map<string, AgentResult<'drain'>>;
+  readonly save: Map<string, AgentResult<'save'>>;
+  readonly store: Map<string, AgentResult<'store'>>;
+  readonly settle: Map<string, AgentResult<'settle'>>;
+  readonly commit: Map<string, AgentResult<'commit'>>;
+  /** Instants on the controller's clock. */
+  readonly stops: Map<string, VmInstants>;
+  readonly resumes: Map<string, VmInstants>;
+}
+
+/** A barrier over running VMs: a snapshot or a pause. */
+export class StopBarrier extends AgentBarrier {
+  readonly results: StopBarrierResults = {
+    arm: new Map(),
+    cut: new Map(),
+    drain: new Map(),
+    save: new Map(),
+    store: new Map(),
+    settle: new Map(),
+    commit: new Map(),
+    stops: new Map(),
+    resumes: new Map(),
+  };
+  readonly #options: StopBarrierOptions;
+  #cutAtNs = 0n;
+
+  constructor(options: StopBarrierOptions) {
+    super(options.hosts, options.report);
+    this.#options = options;
+  }
+
+  override enter(phase: Phase): void {
+    super.enter(phase);
+    if (phase.name === 'cut') {
+      this.#cutAtNs = planCut(process.hrtime.bigint(), this.#options.hosts.map(({ clock }) => clock));
+    }
+  }
+
+  protected override stopsOf({ name }: BarrierHost): VmInstants {
+    return this.results.stops.get(name) ?? new Map();
+  }
+
+  protected override readonly steps = {
+    arm: async (host: BarrierHost, signal: AbortSignal) => {
+      const { experiment, snapshot } = this.#options;
+      const params = {
+        barrier: this.id,
+        experiment,
+        snapshot: snapshot?.id ?? null,
+        vms: host.vms === null ? null : [...host.vms],
+        method: snapshot?.method ?? 'auto',
+        leaseMs: defaultLeaseMs,
+        frameBufferBytes: defaultFrameBufferBytes,
+      };
+      this.results.arm.set(host.name, await this.ask(host, 'arm', params, signal));
+    },
+    cut: async (host: BarrierHost, signal: AbortSignal) => {
+      const params = { barrier: this.id, atNs: toHostClock(this.#cutAtNs, host.clock) };
+      const report = await this.ask(host, 'cut', params, signal);
+      this.results.cut.set(host.name, report);
+      this.results.stops.set(
+        host.name,
+        new Map(report.vms.map(({ name, stoppedAtNs }) => [name, toControllerClock(stoppedAtNs, host.clock)])),
+      );
+    },
+    drain: async (host: BarrierHost, signal: AbortSignal) => {
+      const params = { barrier: this.id, boundMs: drainBoundMs, quietMs: drainQuietMs };
+      this.results.drain.set(host.name, await this.ask(host, 'drain', params, signal));
+    },
+    save: async (host: BarrierHost, signal: AbortSignal) => {
+      this.results.save.set(host.name, await this.ask(host, 'save', { barrier: this.id }, signal));
+    },
+    resume: async (host: BarrierHost, signal: AbortSignal) => {
+      this.results.resumes.set(host.name, await this.resume(host, signal));
+    },
+    settle: async (host: BarrierHost, signal: AbortSignal) => {
+      this.results.settle.set(host.name, await this.ask(host, 'settle', { barrier: this.id }, signal));
+    },
+    store: async (host: BarrierHost, signal: AbortSignal) => {
+      this.results.store.set(host.name, await this.ask(host, 'store', { barrier: this.id }, signal));
+    },
+    commit: async (host: BarrierHost, signal: AbortSignal) => {
+      const { experiment, snapshot } = this.#options;
+      if (snapshot === null) throw new TypeError('a pause commits nothing');
+      const params = { barrier: this.id, snapshot: snapshot.id, experiment, createdAt: snapshot.createdAt };
+      this.results.commit.set(host.name, await this.ask(host, 'commit', params, signal));
+    },
+  };
+}

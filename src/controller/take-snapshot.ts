@@ -1,0 +1,70 @@
+import type { Snapshot, SnapshotInput } from '../protocol/resources.ts';
+import { defaultLeaseMs } from './agent-barrier.ts';
+import { snapshotProcedure } from './barrier/procedures.ts';
+import { BarrierRun } from './barrier/run.ts';
+import type { Catalog } from './catalog.ts';
+import type { Experiments } from './experiments.ts';
+import type { OperationContext } from './operations.ts';
+import { describeSnapshot, type SnapshotHead } from './snapshot-report.ts';
+import { StopBarrier } from './stop-barrier.ts';
+
+export interface SnapshotTools {
+  readonly experiments: Experiments;
+  readonly catalog: Catalog;
+}
+
+/** Takes a snapshot from beginning to end. It is catalogued as sealed, or nothing of it is left. */
+export async function takeSnapshot(
+  { experiments, catalog }: SnapshotTools,
+  head: SnapshotHead,
+  { method }: SnapshotInput,
+  { signal, report }: OperationContext,
+): Promise<Snapshot> {
+  catalog.putSnapshot({ snapshot: unfinished(head), manifests: {} });
+  try {
+    report({ step: 'connect', message: 'connecting to the hosts' });
+    const hosts = await experiments.connect(head.experiment);
+    const barrier = new StopBarrier({
+      experiment: head.experiment,
+      snapshot: { id: head.id, createdAt: head.createdAt, method },
+      hosts,
+      report,
+    });
+    try {
+      const names = hosts.map(({ name }) => name);
+      await new BarrierRun({
+        procedure: snapshotProcedure,
+        hosts: names,
+        port: barrier,
+        leaseMs: defaultLeaseMs,
+        signal,
+      }).complete();
+    } finally {
+      barrier.close();
+    }
+    const { results } = barrier;
+    const snapshot = describeSnapshot(head, hosts, results);
+    const manifests = Object.fromEntries([...results.commit].map(([host, sealed]) => [host, sealed.manifestSha256]));
+    catalog.putSnapshot({ snapshot, manifests });
+    return snapshot;
+  } catch (error) {
+    catalog.removeSnapshot(head.id);
+    throw error;
+  }
+}
+
+/** What the catalog has of a snapshot under way, so that a crash of the controller shows. */
+function unfinished(head: SnapshotHead): Snapshot {
+  return {
+    ...head,
+    state: 'storing',
+    methods: [],
+    skewNs: 0,
+    clockErrorNs: 0,
+    pauseNs: { min: 0, max: 0 },
+    drainMs: 0,
+    framesInFlight: 0,
+    bytes: 0,
+    vms: [],
+  };
+}

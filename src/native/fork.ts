@@ -1,0 +1,121 @@
+import { readFile } from 'node:fs/promises';
+import { loadAddon } from './addon.ts';
+import { runJob } from './job.ts';
+import type { NativeJob } from './job.ts';
+import { parseSmaps } from './process-memory.ts';
+import type { MemoryMapping } from './process-memory.ts';
+
+export interface MemoryRegion {
+  readonly address: bigint;
+  readonly length: number;
+}
+
+export interface ForkOptions {
+  readonly pid: number;
+  /** Memory that the child shall have although QEMU has marked it MADV_DONTFORK: the guest's RAM. */
+  readonly regions: readonly MemoryRegion[];
+  /** For how long the main thread may take to stop, and its calls to return. */
+  readonly timeoutMs: number;
+}
+
+/** A copy-on-write image of a process's memory: a child that never runs, held until `release`. */
+export interface ForkedMemory {
+  readonly childPid: number;
+  /** CLOCK_MONOTONIC just after the fork. With running vCPUs pages are of slightly different instants before it. */
+  readonly forkNs: bigint;
+  /** For how long the process's main thread was stopped; its other threads ran on. */
+  readonly stoppedNs: number;
+}
+
+interface ForkAddon {
+  startFork(options: ForkOptions): NativeJob<ForkedMemory>;
+  startRelease(childPid: number): NativeJob<void>;
+}
+
+const addon = loadAddon() as ForkAddon;
+const regionsMax = 64;
+
+/**
+ * Forks the memory of a process by ptrace of its main thread (native/fork-tracer.cc says how). Whatever fails, the
+ * process is left as it was, and it goes on too if this process dies; the child then dies. Rejects with a system
+ * error: EBUSY if somebody else traces the process, EPERM if ptrace is not allowed, ESRCH if there is no such process
+ * (any more), EINVAL if a region is a shared mapping or none, ENOTSUP if it is not a 64-bit process, ETIMEDOUT,
+ * ENOMEM or EAGAIN if it cannot fork.
+ */
+export async function forkMemory(options: ForkOptions): Promise<ForkedMemory> {
+  const { pid, regions, timeoutMs } = options;
+  if (!Number.isInteger(pid) || pid <= 0) throw new RangeError(`pid must be a positive integer: ${pid}`);
+  if (regions.length > regionsMax) throw new RangeError(`at most ${regionsMax} regions`);
+  if (!(timeoutMs > 0 && timeoutMs <= 60_000))
+    throw new RangeError(`timeoutMs must be up to 60 s: ${timeoutMs}`);
+  return runJob(() => addon.startFork({ pid, regions, timeoutMs }));
+}
+
+/** Lets a forked child die, and resolves when it has. Rejects with ESRCH if it is none of ours. */
+export async function release(childPid: number): Promise<void> {
+  return runJob(() => addon.startRelease(childPid));
+}
+
+/** Null if `forkMemory` would work on the process, else why not. Does not stop it. */
+export async function probeFork(options: {
+  readonly pid: number;
+  readonly regions: readonly MemoryRegion[];
+}): Promise<string | null> {
+  let status: string;
+  let smaps: string;
+  try {
+    status = await readFile(`/proc/${options.pid}/status`, 'utf8');
+    // Like ptrace, this needs PTRACE_MODE_ATTACH or at least PTRACE_MODE_READ.
+    smaps = await readFile(`/proc/${options.pid}/smaps`, 'utf8');
+  } catch (error) {
+    return `its /proc cannot be read: ${error instanceof Error ? error.message : String(error)}`;
+  }
+  const own = await readFile('/proc/self/status', 'utf8');
+  return refusalOf(status, own) ?? regionsRefusal(options.regions, parseSmaps(smaps));
+}
+
+const capSysPtrace = 1n << 19n;
+const capSysAdmin = 1n << 21n;
+
+/** Why a process of this /proc/PID/status cannot be traced by one of that. */
+export function refusalOf(status: string, own: string): string | null {
+  const tracer = fieldOf(status, 'TracerPid');
+  if (tracer !== '0') return `it is already traced, by process ${tracer}`;
+  const capabilities = BigInt(`0x${fieldOf(own, 'CapEff')}`);
+  const sameUser = fieldOf(status, 'Uid') === fieldOf(own, 'Uid');
+  if (!sameUser && (capabilities & capSysPtrace) === 0n) return 'CAP_SYS_PTRACE is missing';
+  if (fieldOf(status, 'Seccomp') !== '0' && (capabilities & capSysAdmin) === 0n) {
+    return 'it has a seccomp filter, and CAP_SYS_ADMIN, which suspends it, is missing';
+  }
+  return null;
+}
+
+function fieldOf(status: string, name: string): string {
+  return new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1] ?? '0';
+}
+
+/** Why these regions cannot be forked. */
+export function regionsRefusal(
+  regions: readonly MemoryRegion[],
+  smaps: readonly MemoryMapping[],
+): string | null {
+  for (const region of regions) {
+    const end = region.address + BigInt(region.length);
+    const parts = smaps.filter(
+      (mapping) => mapping.address < end && mapping.address + BigInt(mapping.length) > region.address,
+    );
+    const where = `memory at 0x${region.address.toString(16)}`;
+    const mapped = parts.reduce((sum, part) => sum + overlapOf(part, region.address, end), 0n);
+    if (mapped !== BigInt(region.length)) return `${where} is not mapped throughout`;
+    if (parts.some((part) => !part.private))
+      return `${where} is a shared mapping, which a fork does not copy`;
+    if (parts.some((part) => part.flags.has('ht')))
+      return `${where} is of hugetlbfs, which may have no page for a copy`;
+  }
+  return null;
+}
+
+function overlapOf(mapping: MemoryMapping, start: bigint, end: bigint): bigint {
+  const mappingEnd = mapping.address + BigInt(mapping.length);
+  return (mappingEnd < end ? mappingEnd : end) - (mapping.address > start ? mapping.address : start);
+}

@@ -1,0 +1,14 @@
+export interface TransportHandlers {
+  onData(chunk: Uint8Array): void;
+  /** Called once, after the last `onData`. `cause` is missing if either side simply closed. */
+  onClosed(cause: Error | undefined): void;
+}
+
+/** A byte stream to ovsdb-server that is connected already. */
+export interface Transport {
+  /** Begins to deliver; called once. What arrived earlier is delivered then. */
+  start(handlers: TransportHandlers): void;
+  write(bytes: Uint8Array): void;
+  /** Closes without waiting for anything; `onClosed` follows. May be called again. */
+  close(): void;
+}

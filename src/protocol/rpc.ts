@@ -1,0 +1,198 @@
+import { z } from 'zod';
+
+import { instantNs } from './instant.ts';
+import { snapshotId } from './names.ts';
+import { experimentPort } from './resources.ts';
+import { methodChoice, saveMethod, vm } from './vm.ts';
+
+/**
+ * The RPC between the controller and its agents: JSON-RPC 2.0 over the agent's stdin and stdout. What each call
+ * does, and in which order they come, is told in docs/protocol.md. All instants are on CLOCK_MONOTONIC of the
+ * agent's host.
+ */
+export const protocolVersion = 1;
+
+/** Names one run of a barrier; every call of the run carries it, so that a late call cannot hit a later run. */
+const barrierId = z.string().min(1);
+const barrierOnly = z.strictObject({ barrier: barrierId });
+const nothing = z.strictObject({});
+
+export const vmStop = z.strictObject({ name: z.string(), stoppedAtNs: instantNs });
+export type VmStop = z.infer<typeof vmStop>;
+export const vmResume = z.strictObject({ name: z.string(), resumedAtNs: instantNs });
+export type VmResume = z.infer<typeof vmResume>;
+
+export const cutReport = z.strictObject({
+  wakeLatenessNs: z.int().describe('How late the barrier thread woke'),
+  gateClosedAtNs: instantNs,
+  realtime: z.boolean().describe('Whether the barrier thread had real-time priority'),
+  framesFromRings: z
+    .int()
+    .describe('Frames that a VM had not read from its tap in time; the agent took them over'),
+  vms: z.array(vmStop),
+});
+export type CutReport = z.infer<typeof cutReport>;
+
+export const drainReport = z.strictObject({
+  waitedMs: z.number(),
+  frames: z.array(z.strictObject({ vm: z.string(), count: z.int() })),
+  backlog: z.array(z.strictObject({ link: z.string(), qdisc: z.string(), peakPackets: z.int() })),
+});
+export type DrainReport = z.infer<typeof drainReport>;
+
+export const vmSave = z.strictObject({
+  name: z.string(),
+  method: saveMethod,
+  stateBytes: z.int(),
+  stateNs: z.int().describe('How long writing the device state took'),
+  forkNs: z.int().nullable(),
+});
+
+/** How the frames that were held came back to their VMs; lateness is against the instant each was due. */
+export const settleReport = z.strictObject({
+  framesReplayed: z.int(),
+  replayLatenessNs: z.strictObject({ median: z.int(), p99: z.int(), max: z.int() }).nullable(),
+});
+export type SettleReport = z.infer<typeof settleReport>;
+
+export const storeReport = z.strictObject({
+  bytes: z.int().describe('Bytes that the snapshot takes on this host'),
+  vms: z.array(z.strictObject({ name: z.string(), ramBytes: z.int(), storedBytes: z.int() })),
+});
+export type StoreReport = z.infer<typeof storeReport>;
+
+/** What the controller knows and the agents do not: it goes into each host's manifest at commit. */
+export const commitParams = z.strictObject({
+  barrier: barrierId,
+  snapshot: snapshotId,
+  experiment: z.string(),
+  createdAt: z.iso.datetime(),
+});
+
+export const agentContract = {
+  methods: {
+    hello: {
+      params: z.strictObject({
+        protocolVersion: z.int(),
+        controllerVersion: z.string(),
+        host: z.string().describe('Name of the host in the experiment, for messages'),
+      }),
+      result: z.strictObject({
+        protocolVersion: z.int(),
+        agentVersion: z.string(),
+        hostname: z.string(),
+        kernel: z.string(),
+        nodeVersion: z.string(),
+        recovered: z
+          .string()
+          .nullable()
+          .describe('What an earlier agent had left half-done and this one put right'),
+      }),
+    },
+    clock: { params: nothing, result: z.strictObject({ monotonicNs: instantNs, realtimeNs: instantNs }) },
+    discover: {
+      params: z.strictObject({ vms: z.array(z.string()).nullable() }),
+      result: z.strictObject({ vms: z.array(vm) }),
+    },
+    ports: {
+      params: z.strictObject({ vms: z.array(z.string()).nullable() }),
+      result: z.strictObject({ ports: z.array(experimentPort.omit({ host: true })) }),
+    },
+
+    arm: {
+      params: z.strictObject({
+        barrier: barrierId,
+        experiment: z.string(),
+        snapshot: snapshotId.nullable().describe('null: time is only stopped, nothing is saved'),
+        vms: z.array(z.string()).nullable(),
+        method: methodChoice,
+        leaseMs: z.int().positive(),
+        frameBufferBytes: z.int().positive(),
+      }),
+      result: z.strictObject({
+        vms: z.array(z.strictObject({ name: z.string(), method: saveMethod.nullable(), ramBytes: z.int() })),
+        ports: z.int(),
+      }),
+    },
+    cut: { params: z.strictObject({ barrier: barrierId, atNs: instantNs }), result: cutReport },
+    drain: {
+      params: z.strictObject({ barrier: barrierId, boundMs: z.number(), quietMs: z.number() }),
+      result: drainReport,
+    },
+    save: { params: barrierOnly, result: z.strictObject({ vms: z.array(vmSave) }) },
+    resume: {
+      params: z.strictObject({
+        barrier: barrierId,
+        vms: z.array(z.strictObject({ name: z.string(), atNs: instantNs })),
+      }),
+      result: z.strictObject({ vms: z.array(vmResume) }),
+    },
+    settle: { params: barrierOnly, result: settleReport },
+    store: { params: barrierOnly, result: storeReport },
+    commit: { params: commitParams, result: z.strictObject({ manifestSha256: z.string(), bytes: z.int() }) },
+    abort: {
+      params: z.strictObject({ barrier: barrierId, reason: z.string() }),
+      result: z.strictObject({
+        outcome: z.string().describe('In which condition the host is left, in words'),
+      }),
+    },
+    renew: { params: barrierOnly, result: nothing },
+
+    restoreCheck: {
+      params: z.strictObject({
+        barrier: barrierId,
+        snapshot: snapshotId,
+        manifestSha256: z.string(),
+        replace: z.boolean(),
+        verify: z.boolean(),
+        leaseMs: z.int().positive(),
+        frameBufferBytes: z.int().positive(),
+      }),
+      result: z.strictObject({
+        running: z.array(z.string()).describe('VMs that would be destroyed'),
+      }),
+    },
+    restorePrepare: {
+      params: barrierOnly,
+      result: z.strictObject({ vms: z.array(z.string()), frames: z.int(), loadMs: z.number() }),
+    },
+
+    verify: {
+      params: z.strictObject({ snapshot: snapshotId, manifestSha256: z.string().nullable() }),
+      result: z.strictObject({ ok: z.boolean(), bytes: z.int(), problems: z.array(z.string()) }),
+    },
+    removeSnapshot: { params: z.strictObject({ snapshot: snapshotId }), result: nothing },
+    frames: {
+      params: z.strictObject({ snapshot: snapshotId }),
+      result: z.strictObject({
+        frames: z.array(
+          z.strictObject({ vm: z.string(), tap: z.string(), offsetNs: z.int(), data: z.base64() }),
+        ),
+      }),
+    },
+  },
+  notifications: {
+    log: {
+      params: z.strictObject({
+        level: z.enum(['debug', 'info', 'warn', 'error']),
+        message: z.string(),
+        fields: z.record(z.string(), z.unknown()),
+      }),
+    },
+    progress: {
+      params: z.strictObject({
+        barrier: barrierId,
+        step: z.string(),
+        doneBytes: z.int(),
+        totalBytes: z.int(),
+      }),
+    },
+    /** The agent gave up a barrier by itself: its lease ran out, or a VM died. */
+    barrierLost: { params: z.strictObject({ barrier: barrierId, reason: z.string() }) },
+  },
+} as const;
+
+export type AgentContract = typeof agentContract;
+export type AgentMethod = keyof AgentContract['methods'];
+export type AgentParams<M extends AgentMethod> = z.output<AgentContract['methods'][M]['params']>;
+export type AgentResult<M extends AgentMethod> = z.output<AgentContract['methods'][M]['result']>;

@@ -1,0 +1,93 @@
+import { z } from 'zod';
+
+import { StaghornError } from '../errors/index.ts';
+import { instantNs } from '../protocol/instant.ts';
+import { snapshotId } from '../protocol/names.ts';
+import { nic, saveMethod } from '../protocol/vm.ts';
+
+/**
+ * The manifest of a snapshot on one host: what is stored, and everything that a restore needs to know
+ * (docs/architecture.md#the-store). A reader refuses a format or version that it does not know.
+ */
+export const manifestFormat = 'staghorn-snapshot';
+export const manifestVersion = 1;
+
+const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
+
+/** A file beside the manifest, checked as a whole. */
+export const storedFile = z.strictObject({ file: z.string(), bytes: z.int().nonnegative(), sha256 });
+export type StoredFile = z.infer<typeof storedFile>;
+
+/** Guest RAM: a sparse file, with a CRC-32C (RFC 3720) of each chunk, as base64 of little-endian u32. */
+export const storedRam = z.strictObject({
+  file: z.string(),
+  bytes: z.int().positive(),
+  storedBytes: z.int().nonnegative(),
+  chunkBytes: z.int().positive(),
+  chunkCrc32c: z.base64(),
+});
+export type StoredRam = z.infer<typeof storedRam>;
+
+export const storedVm = z.strictObject({
+  name: z.string(),
+  exe: z.string(),
+  /** Without argv[0], and without what a restore adds. */
+  args: z.array(z.string()),
+  cwd: z.string(),
+  uid: z.int(),
+  gid: z.int(),
+  qmpSocket: z.string(),
+  qemuVersion: z.string(),
+  machineType: z.string(),
+  accelerator: z.string(),
+  method: saveMethod,
+  stoppedAtNs: instantNs,
+  resumedAtNs: instantNs,
+  nics: z.array(nic),
+  ram: storedRam,
+  state: storedFile,
+  /** RAM blocks other than main memory that are not in the device state (video memory). */
+  blocks: z.array(storedFile.extend({ name: z.string() })),
+});
+export type StoredVm = z.infer<typeof storedVm>;
+
+export const hostManifest = z.strictObject({
+  format: z.literal(manifestFormat),
+  version: z.literal(manifestVersion),
+  snapshot: snapshotId,
+  experiment: z.string(),
+  createdAt: z.iso.datetime(),
+  host: z.strictObject({ hostname: z.string(), kernel: z.string(), staghorn: z.string() }),
+  vms: z.array(storedVm),
+  frames: storedFile.extend({ count: z.int().nonnegative() }),
+});
+export type HostManifest = z.infer<typeof hostManifest>;
+
+export function formatManifest(manifest: HostManifest): string {
+  return `${JSON.stringify(z.encode(hostManifest, manifest), null, 2)}\n`;
+}
+
+/** @throws StaghornError 'snapshot-damaged' or 'snapshot-unfit', naming `path`. */
+export function parseManifest(text: string, path: string): HostManifest {
+  let json: unknown;
+  try {
+    json = JSON.parse(text);
+  } catch (error) {
+    throw new StaghornError('snapshot-damaged', `${path} is not JSON`, { cause: error });
+  }
+  const head = z.looseObject({ format: z.literal(manifestFormat), version: z.int() }).safeParse(json);
+  if (head.success && head.data.version !== manifestVersion) {
+    throw new StaghornError(
+      'snapshot-unfit',
+      `${path} has format version ${head.data.version}; this Staghorn reads version ${manifestVersion}`,
+    );
+  }
+  const parsed = z.safeDecode(hostManifest, json as z.input<typeof hostManifest>);
+  if (!parsed.success) {
+    throw new StaghornError(
+      'snapshot-damaged',
+      `${path} is not a manifest: ${z.prettifyError(parsed.error)}`,
+    );
+  }
+  return parsed.data;
+}

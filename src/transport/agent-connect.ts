@@ -1,0 +1,50 @@
+import { deployAgent, type DeployedAgent, type DeployOptions } from './agent-deploy.ts';
+import { startAgent, type StartOptions } from './agent-start.ts';
+import { createRpcClient, type RpcClient } from './rpc-client.ts';
+import type { RpcContract } from './rpc-contract.ts';
+import { openSshSession } from './ssh-open.ts';
+import type { SshSession } from './ssh-session.ts';
+import type { SshTarget } from './ssh-settings.ts';
+
+export interface ConnectAgentOptions extends DeployOptions, StartOptions {
+  /** For the login; default 30 000. */
+  readonly connectTimeoutMs?: number | undefined;
+  /** Default: 64 MiB. The agent must have the same. */
+  readonly maxMessageBytes?: number | undefined;
+}
+
+export interface ConnectedAgent<C extends RpcContract> {
+  readonly client: RpcClient<C>;
+  readonly session: SshSession;
+  readonly deployed: DeployedAgent;
+  /** Ends the agent's input, by which it ends, and then the connection. */
+  close(): Promise<void>;
+}
+
+const defaultConnectTimeoutMs = 30_000;
+
+/**
+ * Logs in to a host, brings the agent there if it is missing, starts it, and speaks the contract with it.
+ * @throws StaghornError as openSshSession, deployAgent and startAgent do; nothing is left open then
+ */
+export async function connectAgent<C extends RpcContract>(
+  contract: C,
+  target: SshTarget,
+  options: ConnectAgentOptions,
+): Promise<ConnectedAgent<C>> {
+  const { connectTimeoutMs = defaultConnectTimeoutMs, signal, maxMessageBytes } = options;
+  const session = await openSshSession({ ...target, timeoutMs: connectTimeoutMs, signal });
+  try {
+    const deployed = await deployAgent(session, options);
+    const agent = await startAgent(session, deployed, options);
+    const client = createRpcClient(contract, { ...agent, maxMessageBytes });
+    const close = async () => {
+      client.close();
+      await session.close();
+    };
+    return { client, session, deployed, close };
+  } catch (error) {
+    await session.close();
+    throw error;
+  }
+}

@@ -1,0 +1,67 @@
+import { StaghornError } from '../errors/index.ts';
+import { describeBundle, type BundleFile } from './agent-bundle.ts';
+import { ensureCached, type CacheOptions } from './agent-cache.ts';
+import { chooseNode, localNode, type LocalNode } from './agent-node.ts';
+import { findPrivilege, type Privilege } from './agent-privilege.ts';
+import { probeHost } from './agent-probe.ts';
+import type { SshSession } from './ssh-session.ts';
+
+export interface DeployOptions {
+  /** What the agent consists of. The first file is what Node.js is told to run. */
+  readonly files: readonly BundleFile[];
+  /** A Node.js on the host, looked at before the usual places. */
+  readonly nodePath?: string | undefined;
+  /** Default true: the agent must be root, by login or by sudo. False: it runs as the user who logs in. */
+  readonly needsRoot?: boolean | undefined;
+  /** For each step on the host; default 60 000. */
+  readonly timeoutMs?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: CacheOptions['onProgress'];
+  /** The Node.js to send where there is none; default: the one that runs this. */
+  readonly localNode?: LocalNode | undefined;
+}
+
+export interface DeployedAgent {
+  readonly directory: string;
+  /** What starts the agent: program and arguments, after sudo where that is needed. */
+  readonly command: readonly string[];
+  readonly privilege: Privilege['kind'];
+  /** True if the agent's files had to be sent. */
+  readonly uploaded: boolean;
+  readonly node: { readonly path: string; readonly uploaded: boolean };
+}
+
+const defaultStepTimeoutMs = 60_000;
+
+/**
+ * Brings the agent to a host, if it is not there yet.
+ * @throws StaghornError 'host-unfit', 'privilege-missing', 'invalid-input' (a file that cannot be read), or what
+ *   running a command throws
+ */
+export async function deployAgent(session: SshSession, options: DeployOptions): Promise<DeployedAgent> {
+  const { files, nodePath, signal, onProgress, needsRoot = true, timeoutMs = defaultStepTimeoutMs } = options;
+  const entry = files[0];
+  if (entry === undefined) throw new TypeError('the agent consists of at least one file');
+  const probe = await probeHost(session, { nodePath, timeoutMs, signal });
+  if (probe.system !== 'Linux') {
+    const text = `host ${session.host} runs ${probe.system}; the agent needs Linux`;
+    throw new StaghornError('host-unfit', text, { context: { host: session.host } });
+  }
+  const privilege = await findPrivilege(session, probe, { needsRoot, timeoutMs, signal });
+  const choice = chooseNode(session.host, probe, options.localNode ?? localNode());
+  const cacheOptions = { timeoutMs, signal, onProgress };
+  const node =
+    choice.kind === 'host'
+      ? { path: choice.path, uploaded: false }
+      : await sendNode(session, privilege, choice.path, cacheOptions);
+  const bundle = await describeBundle(files);
+  const { directory, uploaded } = await ensureCached(session, privilege, 'agent', bundle, cacheOptions);
+  const command = [...privilege.prefix, node.path, `${directory}/${entry.name}`];
+  return { directory, command, privilege: privilege.kind, uploaded, node };
+}
+
+async function sendNode(session: SshSession, privilege: Privilege, path: string, options: CacheOptions) {
+  const bundle = await describeBundle([{ name: 'node', path, mode: 0o755 }]);
+  const { directory, uploaded } = await ensureCached(session, privilege, 'node', bundle, options);
+  return { path: `${directory}/node`, uploaded };
+}

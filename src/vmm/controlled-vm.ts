@@ -1,0 +1,175 @@
+import { StaghornError } from '../errors/index.ts';
+import { realtimeMinusMonotonicNs } from '../native/clock.ts';
+import { closeDescriptor, duplicateDescriptor } from '../native/descriptors.ts';
+import type { Nic, SaveMethod, Vm } from '../protocol/vm.ts';
+import type { PreparedCommand, QmpClient, QmpEvent } from '../qmp/index.ts';
+import { connectQmp, vmError } from './connect-qmp.ts';
+import { DeviceStateFile } from './device-state-file.ts';
+import { describeVm, type HostSurroundings } from './inspect.ts';
+import type { QemuProcess } from './qemu-process.ts';
+import { readRamLayout, type RamLayout } from './ram-layout.ts';
+import { saveMethods, type KeptRam } from './save-methods.ts';
+import { readTapDescriptors } from './tap-descriptors.ts';
+
+/** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
+const runStateTimeoutMs = 4_000;
+
+/** A NIC with our own descriptor of its tap. */
+export interface ControlledTap {
+  readonly nic: Nic;
+  readonly fd: number;
+}
+
+/** A command whose bytes another thread writes, and the instant at which QEMU said it was done. */
+export interface RunStateChange {
+  readonly bytes: Buffer;
+  /** CLOCK_MONOTONIC at which the vCPUs had stopped, or ran again. */
+  readonly happened: Promise<bigint>;
+}
+
+/** What a VM was stopped with: its devices' state and its RAM as they were at that instant. */
+export interface StoppedVm {
+  readonly stateNs: number;
+  readonly stateBytes: number;
+  readonly ram: KeptRam;
+}
+
+interface Parts {
+  readonly process: QemuProcess;
+  readonly vm: Vm;
+  readonly qmp: QmpClient;
+  readonly taps: readonly ControlledTap[];
+  readonly layout: RamLayout;
+  readonly resumes: boolean;
+}
+
+/**
+ * A VM under control: its QMP connection and its taps are held until `close`.
+ * Invariant: everything that a cut needs is opened here, before it.
+ */
+export class ControlledVm {
+  readonly process: QemuProcess;
+  readonly vm: Vm;
+  readonly qmp: QmpClient;
+  readonly taps: readonly ControlledTap[];
+  readonly layout: RamLayout;
+  /** Whether it runs outside the barrier: one that its owner had paused is neither stopped nor resumed by us. */
+  readonly resumes: boolean;
+  #state: DeviceStateFile | undefined;
+
+  private constructor(parts: Parts) {
+    this.process = parts.process;
+    this.vm = parts.vm;
+    this.qmp = parts.qmp;
+    this.taps = parts.taps;
+    this.layout = parts.layout;
+    this.resumes = parts.resumes;
+  }
+
+  /** @throws StaghornError 'vm-unfit', 'vm-failed' */
+  static async open(
+    process: QemuProcess,
+    surroundings: HostSurroundings,
+    signal?: AbortSignal,
+    options: { resumes?: boolean } = {},
+  ): Promise<ControlledVm> {
+    return ControlledVm.over(process, await connectQmp(process, signal), surroundings, options);
+  }
+
+  /**
+   * The same with a QMP connection that is open already; it is owned, and closed if this fails.
+   * @param options.resumes the VM is paused by us, and is to run in the end
+   */
+  static async over(
+    process: QemuProcess,
+    { qmp, path }: { qmp: QmpClient; path: string },
+    surroundings: HostSurroundings,
+    { resumes = false }: { resumes?: boolean } = {},
+  ): Promise<ControlledVm> {
+    let taps: ControlledTap[] = [];
+    try {
+      const vm = await describeVm(process, qmp, path, surroundings);
+      const layout = await readRamLayout(qmp, process.pid);
+      taps = await openTaps(process.pid, vm);
+      return new ControlledVm({ process, vm, qmp, taps, layout, resumes: resumes || vm.status === 'running' });
+    } catch (error) {
+      for (const { fd } of taps) closeDescriptor(fd);
+      await qmp.close();
+      throw vmError(process.name, 'taking control', error);
+    }
+  }
+
+  get name(): string {
+    return this.vm.name;
+  }
+
+  /** Makes ready to keep the state of the devices; to be called before time stops. */
+  async prepareSave(): Promise<void> {
+    this.#state = await DeviceStateFile.prepare(this.qmp).catch((error: unknown) => {
+      throw vmError(this.name, 'preparing to save its devices', error);
+    });
+  }
+
+  prepareStop(): RunStateChange {
+    return this.#prepare('stop', 'STOP');
+  }
+
+  prepareResume(): RunStateChange {
+    return this.#prepare('cont', 'RESUME');
+  }
+
+  /** Keeps devices and RAM of the VM, which must be stopped. */
+  async keep(method: SaveMethod): Promise<StoppedVm> {
+    if (this.#state === undefined) throw new Error('prepareSave was not called');
+    try {
+      const stateNs = await this.#state.save();
+      const ram = await saveMethods[method].keep(this.process.pid, this.layout);
+      return { stateNs, stateBytes: await this.#state.bytes(), ram };
+    } catch (error) {
+      throw vmError(this.name, `saving by method ${method}`, error);
+    }
+  }
+
+  readDeviceState(): Promise<Buffer> {
+    if (this.#state === undefined) throw new Error('prepareSave was not called');
+    return this.#state.read();
+  }
+
+  async isRunning(): Promise<boolean> {
+    return (await this.qmp.execute('query-status', {}, { timeoutMs: runStateTimeoutMs })).running;
+  }
+
+  async close(): Promise<void> {
+    for (const { fd } of this.taps) closeDescriptor(fd);
+    await this.#state?.close();
+    await this.qmp.close();
+  }
+
+  #prepare(command: 'stop' | 'cont', eventName: 'STOP' | 'RESUME'): RunStateChange {
+    // The event is awaited before the command is written, and it alone has the instant.
+    const event = this.qmp.waitEvent(eventName, { timeoutMs: runStateTimeoutMs });
+    const prepared = this.qmp.prepare(command);
+    return { bytes: prepared.bytes, happened: this.#instantOf(command, prepared, event) };
+  }
+
+  async #instantOf(command: string, prepared: PreparedCommand<unknown>, event: Promise<QmpEvent>): Promise<bigint> {
+    try {
+      const failed = prepared.reply.then(() => new Promise<never>(() => undefined));
+      const { timestampNs } = await Promise.race([event, failed]);
+      return timestampNs - realtimeMinusMonotonicNs();
+    } catch (error) {
+      throw vmError(this.name, `command ${command}`, error);
+    }
+  }
+}
+
+async function openTaps(pid: number, vm: Vm): Promise<ControlledTap[]> {
+  const descriptors = await readTapDescriptors(pid);
+  const taps: ControlledTap[] = [];
+  for (const nic of vm.nics) {
+    const descriptor = descriptors.find(({ tap }) => tap === nic.tap);
+    if (descriptor === undefined) throw new StaghornError('network-unfit', `tap ${nic.tap} is not open in QEMU any more`);
+    taps.push({ nic, fd: duplicateDescriptor({ pid, fd: descriptor.fd }) });
+  }
+  return taps;
+}

@@ -1,0 +1,166 @@
+import { messageOf, StaghornError } from '../errors/index.ts';
+import { readLinks, type Link } from '../native/netlink.ts';
+import { isVnetHdr } from '../native/tap.ts';
+import { duplicateDescriptor, closeDescriptor } from '../native/descriptors.ts';
+import type { SwitchPort, Vm } from '../protocol/vm.ts';
+import type { QmpClient } from '../qmp/index.ts';
+import { formatCommandLine, unrestorableOptions, withoutRestoreOptions } from './command-line.ts';
+import { connectQmp, hmp, qomGet } from './connect-qmp.ts';
+import { parseInfoNetwork, type NetworkPair } from './info-network.ts';
+import type { QemuProcess } from './qemu-process.ts';
+import { readRamLayout, type RamLayout } from './ram-layout.ts';
+import { probeMethods } from './save-methods.ts';
+import { readTapDescriptors, usesVhost, type TapDescriptor } from './tap-descriptors.ts';
+
+/** What surrounds the VMs of a host: looked up once for all of them. */
+export interface HostSurroundings {
+  readonly links: readonly Link[];
+  /** By interface name. */
+  readonly switchPorts: ReadonlyMap<string, SwitchPort>;
+}
+
+/** Looks at a VM from outside and through QMP. Whatever stands in the way of a snapshot ends up in `obstacles`. */
+export async function inspectVm(
+  process: QemuProcess,
+  surroundings: HostSurroundings,
+  signal?: AbortSignal,
+): Promise<Vm> {
+  try {
+    const { qmp, path } = await connectQmp(process, signal);
+    try {
+      return await describeVm(process, qmp, path, surroundings);
+    } finally {
+      await qmp.close();
+    }
+  } catch (error) {
+    signal?.throwIfAborted();
+    return unreachableVm(process, messageOf(error));
+  }
+}
+
+/** The same over a QMP connection that is open already. */
+export async function describeVm(
+  process: QemuProcess,
+  qmp: QmpClient,
+  qmpSocket: string,
+  surroundings: HostSurroundings,
+): Promise<Vm> {
+  const { qemu } = (await qmp.execute('query-version')) as { qemu: Record<'major' | 'minor' | 'micro', number> };
+  const layout = await readRamLayout(qmp, process.pid).catch((error: unknown) => messageOf(error));
+  const { nics, obstacles } = await describeNics(process, qmp, surroundings);
+  const machine = await qomGet(qmp, '/machine', 'type');
+  return {
+    name: process.name,
+    pid: process.pid,
+    exe: process.exe,
+    argv: formatCommandLine(withoutRestoreOptions(process.options)),
+    qmpSocket,
+    qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
+    machineType: typeof machine === 'string' ? machine.replace(/-machine$/, '') : null,
+    accelerator: (await qmp.execute('query-kvm')).enabled ? 'kvm' : 'tcg',
+    ramBytes: typeof layout === 'string' ? null : layout.main.length,
+    status: (await qmp.execute('query-status')).status,
+    nics,
+    methods: await probeMethods(process.pid, layout),
+    obstacles: [
+      ...obstacles,
+      ...unrestorableOptions(process.options),
+      ...layoutObstacles(layout),
+      ...(await diskObstacles(qmp)),
+      ...(await migrationBlockers(qmp)),
+    ],
+  };
+}
+
+function unreachableVm(process: QemuProcess, reason: string): Vm {
+  return {
+    name: process.name,
+    pid: process.pid,
+    exe: process.exe,
+    argv: formatCommandLine(withoutRestoreOptions(process.options)),
+    qmpSocket: null,
+    qemuVersion: null,
+    machineType: null,
+    accelerator: null,
+    ramBytes: null,
+    status: null,
+    nics: [],
+    methods: { fork: reason, 'stop-copy': reason },
+    obstacles: [reason],
+  };
+}
+
+const layoutObstacles = (layout: RamLayout | string) => (typeof layout === 'string' ? [layout] : []);
+
+async function describeNics(process: QemuProcess, qmp: QmpClient, surroundings: HostSurroundings) {
+  const pairs = parseInfoNetwork(await hmp(qmp, 'info network'));
+  const descriptors = await readTapDescriptors(process.pid);
+  const vhost = await usesVhost(process.pid);
+  const nics: Vm['nics'] = [];
+  const obstacles: string[] = [];
+  for (const pair of pairs) {
+    const tap = tapOf(pair, descriptors);
+    const link = surroundings.links.find(({ name }) => name === tap?.tap);
+    if (tap === null || link === undefined) {
+      obstacles.push(nicObstacle(pair, tap));
+      continue;
+    }
+    nics.push({
+      netdev: pair.netdev,
+      model: pair.model,
+      mac: pair.mac,
+      tap: tap.tap,
+      ifindex: link.ifindex,
+      vnetHdr: hasVnetHdr(process.pid, tap.fd),
+      vhost,
+      mtu: link.mtu,
+      switchPort: surroundings.switchPorts.get(tap.tap) ?? null,
+    });
+  }
+  return { nics, obstacles };
+}
+
+function nicObstacle({ netdev, backend }: NetworkPair, tap: TapDescriptor | null): string {
+  return tap === null
+    ? `NIC ${netdev} is of type ${backend}: its frames cannot be held (only taps can)`
+    : `NIC ${netdev} uses tap ${tap.tap}, which is not in this network namespace`;
+}
+
+/** By name where QEMU prints it; a tap that came as a descriptor is found by its number. */
+function tapOf(pair: NetworkPair, descriptors: readonly TapDescriptor[]): TapDescriptor | null {
+  if (pair.backend !== 'tap') return null;
+  const name = /(?:^|,)ifname=([^,]+)/.exec(pair.backendInfo)?.[1];
+  const fd = /(?:^|,)fd=(\d+)/.exec(pair.backendInfo)?.[1];
+  return descriptors.find((tap) => tap.tap === name || tap.fd === Number(fd)) ?? null;
+}
+
+function hasVnetHdr(pid: number, fd: number): boolean {
+  const own = duplicateDescriptor({ pid, fd });
+  try {
+    return isVnetHdr(own);
+  } finally {
+    closeDescriptor(own);
+  }
+}
+
+/** Disks that the guest can write are not part of a snapshot yet: restoring RAM without them would corrupt them. */
+async function diskObstacles(qmp: QmpClient): Promise<string[]> {
+  const devices = await qmp.execute('query-block');
+  return devices.flatMap(({ device, qdev, inserted }) =>
+    inserted === undefined || inserted.ro
+      ? []
+      : [`disk ${device || qdev || inserted.file} (${inserted.file}) is writable, and disks are not saved yet`],
+  );
+}
+
+async function migrationBlockers(qmp: QmpClient): Promise<string[]> {
+  const info = (await qmp.execute('query-migrate')) as { 'blocked-reasons'?: readonly string[] };
+  return (info['blocked-reasons'] ?? []).map((reason) => `QEMU cannot save its devices: ${reason}`);
+}
+
+/** @throws StaghornError 'vm-unfit' with every obstacle of every VM at once. */
+export function requireFit(vms: readonly Vm[]): void {
+  const problems = vms.flatMap(({ name, obstacles }) => obstacles.map((obstacle) => `VM ${name}: ${obstacle}`));
+  if (problems.length === 0) return;
+  throw new StaghornError('vm-unfit', problems.join('; '), { context: { problems } });
+}

@@ -1,0 +1,85 @@
+import { forkMemory, probeFork, releaseFork } from '../native/fork.ts';
+import { saveRam, type SavedRam } from '../native/ram.ts';
+import { messageOf } from '../errors/index.ts';
+import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
+import type { RamLayout } from './ram-layout.ts';
+
+/**
+ * How the RAM of a stopped VM is kept (DESIGN.md "Saving a VM"; docs/decisions/0002): `fork` keeps a
+ * copy-on-write image and copies it after the VM has gone on; `stop-copy` copies while the VM stands still.
+ * Both read guest memory through /proc/PID/mem and end in the same stored form.
+ */
+export interface KeptRam {
+  /** Nanoseconds of the fork; null where there is none. */
+  readonly forkNs: number | null;
+  write(block: { address: bigint; length: number }, file: string, options: WriteOptions): Promise<SavedRam>;
+  release(): Promise<void>;
+}
+
+export interface WriteOptions {
+  readonly signal?: AbortSignal | undefined;
+  readonly onProgress?: ((doneBytes: number) => void) | undefined;
+}
+
+export type KeepRam = (pid: number, layout: RamLayout) => Promise<KeptRam>;
+
+const forkTimeoutMs = 5_000;
+
+async function keepByFork(pid: number, layout: RamLayout): Promise<KeptRam> {
+  const regions = [layout.main, ...layout.others].map(({ address, length }) => ({ address, length }));
+  const fork = await forkMemory({ pid, regions, timeoutMs: forkTimeoutMs });
+  return {
+    forkNs: fork.forkNs,
+    // After the VM has gone on, the copy must not take the CPU from it.
+    write: (block, file, options) => writeBlock(fork.childPid, block, file, options, true),
+    release: () => releaseFork(fork.childPid),
+  };
+}
+
+async function keepInPlace(pid: number): Promise<KeptRam> {
+  return {
+    forkNs: null,
+    write: (block, file, options) => writeBlock(pid, block, file, options, false),
+    release: async () => undefined,
+  };
+}
+
+async function writeBlock(
+  pid: number,
+  block: { address: bigint; length: number },
+  file: string,
+  { signal, onProgress }: WriteOptions,
+  background: boolean,
+): Promise<SavedRam> {
+  const regions = [{ address: block.address, length: block.length, fileOffset: 0 }];
+  return saveRam({ pid, regions, file, background, signal, onProgress });
+}
+
+export interface SaveMethodEntry {
+  readonly keep: KeepRam;
+  /** Whether RAM has to be written before the VM may go on. */
+  readonly copiesWhileStopped: boolean;
+}
+
+export const saveMethods: Readonly<Record<SaveMethod, SaveMethodEntry>> = {
+  fork: { keep: keepByFork, copiesWhileStopped: false },
+  'stop-copy': { keep: keepInPlace, copiesWhileStopped: true },
+};
+
+/** For each method null if it would work on this VM, or why not. */
+export async function probeMethods(pid: number, layout: RamLayout | string): Promise<Record<SaveMethod, string | null>> {
+  if (typeof layout === 'string') return { fork: layout, 'stop-copy': layout };
+  return { fork: await forkObstacle(pid, layout), 'stop-copy': null };
+}
+
+async function forkObstacle(pid: number, { main, others }: RamLayout): Promise<string | null> {
+  const shared = [main, ...others].find((block) => !block.private);
+  if (shared !== undefined) return `${shared.name} is a shared mapping, which a fork does not copy`;
+  return Promise.resolve(probeFork(pid)).catch(messageOf);
+}
+
+/** The method for a VM: the chosen one, or for auto the first that works, the shortest pause first. */
+export function chooseMethod(choice: MethodChoice, methods: Record<SaveMethod, string | null>): SaveMethod | null {
+  const candidates: readonly SaveMethod[] = choice === 'auto' ? ['fork', 'stop-copy'] : [choice];
+  return candidates.find((method) => methods[method] === null) ?? null;
+}
