@@ -182,3 +182,11 @@ export const operationEvent = z.strictObject({
   operation: operation.optional(),
 });
 export type OperationEvent = z.infer<typeof operationEvent>;
+
+export const health = z.strictObject({
+  status: z.literal('ok'),
+  version: z.string(),
+  uptimeS: z.number(),
+  experiments: z.int(),
+  operationsRunning: z.int(),
+});
