@@ -6,7 +6,7 @@ import type { Logger } from '../protocol/logger.ts';
 import { protocolVersion, type AgentContract } from '../protocol/rpc.ts';
 import { version } from '../protocol/version.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
-import type { RpcHandlers } from '../transport/index.ts';
+import type { RpcHandlers } from '../transport/rpc.ts';
 import { intentDirectory, type AgentDirectories } from './agent-directories.ts';
 import { arm } from './arm.ts';
 import { checkRestore } from './check-restore.ts';

@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { agentContract } from '../protocol/rpc.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
-import { serveRpc, type RpcServer } from '../transport/index.ts';
+import { serveRpc, type RpcServer } from '../transport/rpc.ts';
 import {
   defaultDirectories,
   intentDirectory,

@@ -1,4 +1,4 @@
-import { Client } from 'ssh2';
+import ssh2, { type Client } from 'ssh2';
 import { StaghornError, messageOf } from '../errors/index.ts';
 import { unreachable, type SshCarrier } from './ssh-carrier.ts';
 import type { HostKeyVerifier } from './ssh-host-key.ts';
@@ -19,7 +19,7 @@ export interface HandshakeParts {
  */
 export function handshake(parts: HandshakeParts, signal: AbortSignal): Promise<Client> {
   const { carrier } = parts;
-  const client = new Client();
+  const client = new ssh2.Client();
   const attempt = new Attempt(parts);
   // ssh2 goes on emitting errors after the first one, which must not be uncaught.
   client.on('error', () => undefined);

@@ -1,17 +1,11 @@
 import { readFileSync } from 'node:fs';
-import {
-  BaseAgent,
-  createAgent,
-  utils,
-  type AnyAuthMethod,
-  type IdentityCallback,
-  type ParsedKey,
-  type SignCallback,
-  type SigningRequestOptions,
-} from 'ssh2';
+import ssh2, { type AnyAuthMethod, type BaseAgent, type IdentityCallback, type ParsedKey, type SignCallback, type SigningRequestOptions } from 'ssh2';
 import { messageOf } from '../errors/index.ts';
 import { fingerprint } from './ssh-known-hosts.ts';
 import type { IdentityFile, SshSettings } from './ssh-settings.ts';
+
+// CommonJS: Node finds no named exports in it.
+const { createAgent, utils } = ssh2;
 
 /**
  * The keys to log in with, in ssh's order: those of the agent, then those of the files. Remembers what was tried and
@@ -134,7 +128,7 @@ function isParsed(key: unknown): key is ParsedKey {
 }
 
 /** One key of an agent, so that each attempt is one key and can be told from the others. */
-class SingleKeyAgent extends BaseAgent {
+class SingleKeyAgent extends ssh2.BaseAgent {
   readonly #agent: BaseAgent;
   readonly #key: ParsedKey;
 
