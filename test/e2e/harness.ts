@@ -1,0 +1,107 @@
+import { readFile } from 'node:fs/promises';
+
+import { followOperation } from '../../src/cli/follow.ts';
+import { OwnServer } from '../../src/demo/server.ts';
+import { Guests } from '../../src/demo/guests.ts';
+import { labDown, labStatus, labUp, parseLabFile, type Lab } from '../../src/lab/index.ts';
+import { outside, vmFiles } from '../../src/lab/paths.ts';
+import { experiment, operation, type Operation } from '../../src/protocol/resources.ts';
+import { QmpClient } from '../../src/qmp/index.ts';
+
+/** A lab of two hosts with a VM on each, on subnets that no other test uses. */
+export async function startLab(label: string, subnet: number): Promise<Lab> {
+  const name = `${label}-${process.pid}`;
+  return labUp(
+    parseLabFile(`name: ${name}
+management: 198.18.${subnet}.0/24
+underlay: 198.19.${subnet}.0/24
+hosts: [{ name: h1 }, { name: h2 }]
+vms: [{ name: a, host: h1, memoryMiB: 96 }, { name: b, host: h2, memoryMiB: 96 }]
+`),
+  );
+}
+
+/** A running server with the lab registered as an experiment of the same name. */
+export class Bench {
+  readonly lab: Lab;
+  readonly server: OwnServer;
+  readonly guests: Guests;
+
+  private constructor(lab: Lab, server: OwnServer) {
+    this.lab = lab;
+    this.server = server;
+    this.guests = new Guests(lab);
+  }
+
+  static async start(lab: Lab): Promise<Bench> {
+    const bench = new Bench(lab, await OwnServer.start());
+    await bench.register();
+    return bench;
+  }
+
+  async register(
+    change: (definition: { hosts: Record<string, unknown>[] }) => void = () => undefined,
+  ): Promise<void> {
+    const definition = JSON.parse(await readFile(this.lab.experimentFile, 'utf8')) as {
+      hosts: Record<string, unknown>[];
+    };
+    change(definition);
+    await this.server.client.json('POST', '/v1/experiments', experiment, { body: definition });
+  }
+
+  get path(): string {
+    return `/v1/experiments/${this.lab.name}`;
+  }
+
+  start(method: string, path: string, body?: unknown): Promise<Operation> {
+    return this.server.client.json(method, path, operation, body === undefined ? {} : { body });
+  }
+
+  /** Starts long work and waits until it has ended, however. `onStep` hears of each step as it begins. */
+  async operate(
+    method: string,
+    path: string,
+    body?: unknown,
+    onStep?: (step: string) => void,
+  ): Promise<Operation> {
+    const { id } = await this.start(method, path, body);
+    return followOperation(this.server.client, id, {
+      signal: AbortSignal.timeout(90_000),
+      onProgress: ({ step }) => onStep?.(step),
+    });
+  }
+
+  async snapshot(body: unknown = {}): Promise<string> {
+    const ended = await this.operate('POST', `${this.path}/snapshots`, body);
+    if (ended.state !== 'succeeded') throw new Error(`snapshot ${ended.state}: ${ended.error?.detail}`);
+    return ended.snapshot!;
+  }
+}
+
+/** Kills the processes of every VM, and waits for nothing. */
+export async function destroyVms(lab: Lab): Promise<void> {
+  for (const { pid } of (await labStatus(lab.name)).vms) if (pid !== null) process.kill(pid, 'SIGKILL');
+}
+
+export async function takeDown(lab: Lab | undefined): Promise<void> {
+  if (lab !== undefined) await labDown(lab.name);
+}
+
+/** A file of a host as this machine sees it. */
+export const hostPath = (lab: Lab, host: string, path: string) => outside(lab.name, host, path);
+
+/** What QEMU says of each VM; "gone" where none answers. */
+export async function runStates(lab: Lab): Promise<string[]> {
+  return Promise.all(
+    lab.vms.map(async ({ name, host }) => {
+      const path = hostPath(lab, host, vmFiles(name).qmp);
+      const qmp = await QmpClient.connect({ path, timeoutMs: 2_000 }).catch(() => null);
+      if (qmp === null) return 'gone';
+      try {
+        return (await qmp.execute('query-status')).status;
+      } finally {
+        await qmp.close();
+      }
+    }),
+  );
+}
