@@ -65,6 +65,17 @@ export class NetworkLab {
     return ends;
   }
 
+  /** Joins devices by a switch, and waits until it forwards. */
+  async bridge(...ports: string[]): Promise<void> {
+    const name = `br${made++}`;
+    this.ip('link', 'add', name, 'type', 'bridge', 'mcast_snooping', '0');
+    this.ip('link', 'set', name, 'up');
+    for (const port of ports) {
+      this.ip('link', 'set', port, 'master', name);
+      await until(() => this.ip('-d', 'link', 'show', port).includes('state forwarding'), `${port} forwards`);
+    }
+  }
+
   ifindex(name: string): number {
     const found = readLinks().find((link) => link.name === name);
     if (found === undefined) throw new Error(`no device ${name}`);
@@ -100,6 +111,9 @@ export function numberedFrame(number: number, length = 100): Buffer {
   for (let at = NUMBER_AT + 4; at < length; at++) frame[at] = (number * 31 + at * 7) & 0xff;
   return frame;
 }
+
+/** Not a frame that the kernel itself made up, such as a bridge's greeting. */
+export const isOurs = (frame: Buffer): boolean => frame.subarray(6, 12).equals(SOURCE);
 
 export const numberOf = (frame: Buffer): number => frame.readUInt32BE(NUMBER_AT);
 
