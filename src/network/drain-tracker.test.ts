@@ -28,7 +28,8 @@ describe('the decision that a host is drained', () => {
 
   it('says so when the time runs out first', () => {
     const tracker = new DrainTracker({ quietMs: 5, boundMs: 20 });
-    for (let atMs = 0; atMs < 20; atMs++) expect(tracker.push({ atMs, arrivals: atMs, backlogs: [] })).toBe('draining');
+    for (let atMs = 0; atMs < 20; atMs++)
+      expect(tracker.push({ atMs, arrivals: atMs, backlogs: [] })).toBe('draining');
     expect(tracker.push({ atMs: 20, arrivals: 20, backlogs: [] })).toBe('overdue');
     expect(tracker.report()).toMatchObject({ complete: false, waitedMs: 20 });
   });

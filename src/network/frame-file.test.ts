@@ -4,10 +4,19 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { StaghornError } from '../errors/index.ts';
-import { decodeFrameFile, encodeFrameFile, MAX_FRAME_BYTES, readFrameFile, writeFrameFile } from './frame-file.ts';
+import {
+  decodeFrameFile,
+  encodeFrameFile,
+  MAX_FRAME_BYTES,
+  readFrameFile,
+  writeFrameFile,
+} from './frame-file.ts';
 import type { FrameFile } from './frame-file.ts';
 
-const names = fc.uniqueArray(fc.string({ minLength: 1, maxLength: 20, unit: 'grapheme' }), { minLength: 1, maxLength: 5 });
+const names = fc.uniqueArray(fc.string({ minLength: 1, maxLength: 20, unit: 'grapheme' }), {
+  minLength: 1,
+  maxLength: 5,
+});
 const files: fc.Arbitrary<FrameFile> = names.chain((ports) =>
   fc.record({
     ports: fc.constant(ports),

@@ -4,8 +4,7 @@ import type { GateIdentity, PortCounters, ReplayReport } from '../native/gate.ts
 
 /** A port to be held, and where the gate's program goes. The descriptor of a tap stays the caller's. */
 export type PortToGate = { readonly name: string; readonly ifindex: number } & (
-  | { readonly place: 'tap'; readonly fd: number }
-  | { readonly place: 'egress' }
+  { readonly place: 'tap'; readonly fd: number } | { readonly place: 'egress' }
 );
 
 /** A port as it is noted on disk, for the agent that comes after a crash. */
@@ -81,7 +80,11 @@ export class GatedPorts {
    * Takes over the gate of an agent that died, with what it holds; `fdOf` gives a descriptor of a tap. Throws
    * StaghornError "not-found" if the gate is gone.
    */
-  static adopt(identity: GateIdentity, ports: readonly GatedPort[], fdOf: (port: GatedPort) => number): GatedPorts {
+  static adopt(
+    identity: GateIdentity,
+    ports: readonly GatedPort[],
+    fdOf: (port: GatedPort) => number,
+  ): GatedPorts {
     let gate: Gate;
     try {
       gate = Gate.open(identity);
@@ -89,7 +92,8 @@ export class GatedPorts {
       throw asStaghornError(error, 'not-found', `gate ${identity.stateMapId} is gone: `);
     }
     const gated = new GatedPorts(gate);
-    for (const port of ports) gated.#entries.push({ port, fd: port.place === 'tap' ? fdOf(port) : undefined });
+    for (const port of ports)
+      gated.#entries.push({ port, fd: port.place === 'tap' ? fdOf(port) : undefined });
     return gated;
   }
 
@@ -154,7 +158,8 @@ export class GatedPorts {
       first ??= name;
       problems.push(`${name}: ${problem}`);
     }
-    if (first !== undefined) throw new StaghornError('frames-lost', problems.join('; '), { context: { port: first, problems } });
+    if (first !== undefined)
+      throw new StaghornError('frames-lost', problems.join('; '), { context: { port: first, problems } });
   }
 
   /** The counters of all ports, by name. */
@@ -184,7 +189,8 @@ export class GatedPorts {
       .map(({ slot, undeliverable, missing, lastErrno }) => {
         return `${this.#nameOf(slot)}: ${undeliverable} frames were refused (errno ${lastErrno}), ${missing} are missing`;
       });
-    if (problems.length > 0) throw new StaghornError('frames-lost', problems.join('; '), { context: { problems } });
+    if (problems.length > 0)
+      throw new StaghornError('frames-lost', problems.join('; '), { context: { problems } });
   }
 
   /** Lets go of the gate. What is attached stays, and goes on holding. */

@@ -27,7 +27,14 @@ describe('a gate whose process was killed', () => {
   beforeAll(async () => {
     folder = mkdtempSync(join(tmpdir(), 'staghorn-holder-'));
     const outfile = join(folder, 'holder.mjs');
-    await build({ entryPoints: ['test/network/gate-holder.ts'], outfile, bundle: true, platform: 'node', format: 'esm', packages: 'external' });
+    await build({
+      entryPoints: ['test/network/gate-holder.ts'],
+      outfile,
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      packages: 'external',
+    });
     symlinkSync(join(process.cwd(), 'build/Release/staghorn.node'), join(folder, 'staghorn.node'));
     symlinkSync(join(process.cwd(), 'node_modules'), join(folder, 'node_modules'));
   });
@@ -63,12 +70,21 @@ describe('a gate whose process was killed', () => {
     if (child.stdout === null) throw new Error('the holder has no output');
     const [line] = (await once(child.stdout, 'data')) as [Buffer];
     const { stateMapId, ringMapId, nonce } = JSON.parse(String(line)) as Record<string, string>;
-    return { child, identity: { stateMapId: Number(stateMapId), ringMapId: Number(ringMapId), nonce: BigInt(nonce ?? 0) } };
+    return {
+      child,
+      identity: { stateMapId: Number(stateMapId), ringMapId: Number(ringMapId), nonce: BigInt(nonce ?? 0) },
+    };
   }
 
-  const send = (from: number, to: number) => sendFrames(tap.ifindex, numbers(from, to).map((number) => numberedFrame(number)));
+  const send = (from: number, to: number) =>
+    sendFrames(
+      tap.ifindex,
+      numbers(from, to).map((number) => numberedFrame(number)),
+    );
   const replayAll = (opened: Gate) =>
-    opened.replay({ ports: [{ slot: 0, ifindex: tap.ifindex, shiftNs: 0n, notBeforeNs: process.hrtime.bigint() }] });
+    opened.replay({
+      ports: [{ slot: 0, ifindex: tap.ifindex, shiftNs: 0n, notBeforeNs: process.hrtime.bigint() }],
+    });
 
   it('goes on holding, and the next process returns every frame once', async () => {
     const { child, identity } = await startHolder();
@@ -84,24 +100,27 @@ describe('a gate whose process was killed', () => {
     expect(gate.counters(0)).toMatchObject({ diverted: 100, returned: 100, failed: 0 });
   });
 
-  it.each([5, 60, 130])('delivers no frame twice and loses none when it died after %i frames of a replay', async (after) => {
-    const { child, identity } = await startHolder();
-    const stopped = process.hrtime.bigint();
-    for (const from of numbers(0, 20)) send(from * 10, from * 10 + 10);
-    const reader = lab.reader(tap);
-    child.stdin?.write(`${stopped}\n`);
-    await reader.have(after);
-    await kill(child);
-    gate = Gate.open(identity);
-    const left = gate.countHeld()[0] ?? 0;
-    expect(left).toBeGreaterThan(0);
-    expect(left).toBeLessThanOrEqual(200 - after);
-    send(200, 210); // joins the end, though the gate passes: something is held
-    expect((await replayAll(gate)).ports[0]?.delivered).toBe(left + 10);
-    expect(await reader.have(210)).toEqual(numbers(0, 210));
-    expect(tapRingIsEmpty(tap.fd)).toBe(true);
-    expect(gate.counters(0)).toMatchObject({ diverted: 210, returned: 210, passed: 0 });
-  });
+  it.each([5, 60, 130])(
+    'delivers no frame twice and loses none when it died after %i frames of a replay',
+    async (after) => {
+      const { child, identity } = await startHolder();
+      const stopped = process.hrtime.bigint();
+      for (const from of numbers(0, 20)) send(from * 10, from * 10 + 10);
+      const reader = lab.reader(tap);
+      child.stdin?.write(`${stopped}\n`);
+      await reader.have(after);
+      await kill(child);
+      gate = Gate.open(identity);
+      const left = gate.countHeld()[0] ?? 0;
+      expect(left).toBeGreaterThan(0);
+      expect(left).toBeLessThanOrEqual(200 - after);
+      send(200, 210); // joins the end, though the gate passes: something is held
+      expect((await replayAll(gate)).ports[0]?.delivered).toBe(left + 10);
+      expect(await reader.have(210)).toEqual(numbers(0, 210));
+      expect(tapRingIsEmpty(tap.fd)).toBe(true);
+      expect(gate.counters(0)).toMatchObject({ diverted: 210, returned: 210, passed: 0 });
+    },
+  );
 
   it('settles a delivery that was cut short between the tap and the counting', async () => {
     const { child, identity } = await startHolder();

@@ -10,5 +10,7 @@ process.stdout.write(`${JSON.stringify({ stateMapId, ringMapId, nonce: String(no
 
 process.stdin.on('data', (line) => {
   const notBeforeNs = process.hrtime.bigint();
-  void gate.replay({ ports: [{ slot: 0, ifindex, notBeforeNs, shiftNs: notBeforeNs - BigInt(String(line).trim()) }] });
+  void gate.replay({
+    ports: [{ slot: 0, ifindex, notBeforeNs, shiftNs: notBeforeNs - BigInt(String(line).trim()) }],
+  });
 });

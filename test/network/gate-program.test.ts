@@ -33,7 +33,9 @@ describe("the gate's program at egress, run by the kernel on frames that go nowh
   it('diverts in hold mode, with all that is known of the frame', () => {
     gate.setMode('hold');
     expect(testProgram(program, numberedFrame(6, 200)).verdict).toBe(STOLEN);
-    expect(gate.peek()).toMatchObject([{ slot: 1, seq: 0n, gsoSize: 0, marker: false, frame: numberedFrame(6, 200) }]);
+    expect(gate.peek()).toMatchObject([
+      { slot: 1, seq: 0n, gsoSize: 0, marker: false, frame: numberedFrame(6, 200) },
+    ]);
   });
 
   it('goes on diverting in pass mode while anything is held', () => {
@@ -62,7 +64,8 @@ describe("the gate's program at egress, run by the kernel on frames that go nowh
 describe('a gate', () => {
   it('refuses sizes and slots that it cannot have', () => {
     for (const slots of [0, -1, 1.5, 5000]) expect(() => Gate.create({ slots })).toThrow(RangeError);
-    for (const ringBytes of [0, 4096, 300_000]) expect(() => Gate.create({ slots: 1, ringBytes })).toThrow(RangeError);
+    for (const ringBytes of [0, 4096, 300_000])
+      expect(() => Gate.create({ slots: 1, ringBytes })).toThrow(RangeError);
     const gate = Gate.create({ slots: 1, ringBytes: 256 * 1024 });
     for (const slot of [-1, 1, 0.5]) expect(() => gate.counters(slot)).toThrow(RangeError);
     gate.close();
@@ -79,7 +82,9 @@ describe('a gate', () => {
     const stale = expect.objectContaining({ code: 'ESTALE' }) as Error;
     expect(() => Gate.open({ ...gate.identity, nonce: gate.identity.nonce ^ 1n })).toThrow(stale);
     const { stateMapId, ringMapId } = gate.identity;
-    expect(() => Gate.open({ ...gate.identity, stateMapId: ringMapId, ringMapId: stateMapId })).toThrow(stale);
+    expect(() => Gate.open({ ...gate.identity, stateMapId: ringMapId, ringMapId: stateMapId })).toThrow(
+      stale,
+    );
     again.close();
     gate.close();
   });

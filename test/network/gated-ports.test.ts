@@ -25,9 +25,17 @@ describe('gated ports', () => {
     lab.leave();
   });
 
-  const tapPort = (name: string, { fd, ifindex }: LabTap): PortToGate => ({ name, ifindex, place: 'tap', fd });
+  const tapPort = (name: string, { fd, ifindex }: LabTap): PortToGate => ({
+    name,
+    ifindex,
+    place: 'tap',
+    fd,
+  });
   const send = (ifindex: number, ...which: number[]) => {
-    sendFrames(ifindex, which.map((number) => numberedFrame(number)));
+    sendFrames(
+      ifindex,
+      which.map((number) => numberedFrame(number)),
+    );
   };
   const now = () => ({ shiftNs: 0n, notBeforeNs: process.hrtime.bigint() });
 
@@ -60,7 +68,22 @@ describe('gated ports', () => {
   it('leaves a clsact qdisc that was there before, with its filters', () => {
     const [near] = lab.veth();
     lab.tc('qdisc', 'add', 'dev', near, 'clsact');
-    lab.tc('filter', 'add', 'dev', near, 'egress', 'prio', '7', 'u32', 'match', 'u32', '0', '0', 'flowid', '1:1');
+    lab.tc(
+      'filter',
+      'add',
+      'dev',
+      near,
+      'egress',
+      'prio',
+      '7',
+      'u32',
+      'match',
+      'u32',
+      '0',
+      '0',
+      'flowid',
+      '1:1',
+    );
     gated.attach([{ name: 'cable', ifindex: lab.ifindex(near), place: 'egress' }]);
     expect(lab.tc('filter', 'show', 'dev', near, 'egress')).toContain('staghorn_gate');
     gated.detach();
@@ -93,7 +116,10 @@ describe('gated ports', () => {
     gated = GatedPorts.create({ slots: 1, ringBytes: 256 * 1024 });
     gated.attach([tapPort('vm/net0', tap)]);
     gated.hold();
-    sendFrames(tap.ifindex, numbers(0, 300).map((number) => numberedFrame(number, 1500)));
+    sendFrames(
+      tap.ifindex,
+      numbers(0, 300).map((number) => numberedFrame(number, 1500)),
+    );
     const lost = expect.objectContaining({ code: 'frames-lost' }) as Error;
     expect(() => gated.assertConserved()).toThrow(lost);
     expect(() => gated.assertConserved()).toThrow(/^vm\/net0: \d+ frames found no room/);
@@ -110,11 +136,27 @@ describe('gated ports', () => {
   });
 
   it('waits for what is on the wire: a queue that lets frames go slowly', async () => {
-    lab.tc('qdisc', 'add', 'dev', tap.name, 'root', 'tbf', 'rate', '800kbit', 'burst', '1600', 'limit', '100000');
+    lab.tc(
+      'qdisc',
+      'add',
+      'dev',
+      tap.name,
+      'root',
+      'tbf',
+      'rate',
+      '800kbit',
+      'burst',
+      '1600',
+      'limit',
+      '100000',
+    );
     gated.attach([tapPort('vm/net0', tap)]);
     gated.hold();
     const arrivals = () => gated.arrivals();
-    sendFrames(tap.ifindex, numbers(0, 10).map((number) => numberedFrame(number, 1000)));
+    sendFrames(
+      tap.ifindex,
+      numbers(0, 10).map((number) => numberedFrame(number, 1000)),
+    );
     const report = await drain({ watched: [tap.ifindex], arrivals, quietMs: 3, boundMs: 10_000, signal });
     expect(report).toMatchObject({ complete: true, backlog: [{ link: tap.name, qdisc: 'tbf' }] });
     expect(report.quietMs).toBeGreaterThanOrEqual(3);
@@ -123,10 +165,26 @@ describe('gated ports', () => {
   });
 
   it('says that it is not drained when the time runs out, and stops when it is told to', async () => {
-    lab.tc('qdisc', 'add', 'dev', tap.name, 'root', 'tbf', 'rate', '8kbit', 'burst', '1600', 'limit', '100000');
+    lab.tc(
+      'qdisc',
+      'add',
+      'dev',
+      tap.name,
+      'root',
+      'tbf',
+      'rate',
+      '8kbit',
+      'burst',
+      '1600',
+      'limit',
+      '100000',
+    );
     gated.attach([tapPort('vm/net0', tap)]);
     gated.hold();
-    sendFrames(tap.ifindex, numbers(0, 10).map((number) => numberedFrame(number, 1000)));
+    sendFrames(
+      tap.ifindex,
+      numbers(0, 10).map((number) => numberedFrame(number, 1000)),
+    );
     const options = { watched: [tap.ifindex], arrivals: () => gated.arrivals(), quietMs: 3 };
     expect(await drain({ ...options, boundMs: 30, signal })).toMatchObject({ complete: false });
     const stopped = drain({ ...options, boundMs: 60_000, signal: AbortSignal.timeout(20) });
@@ -136,7 +194,11 @@ describe('gated ports', () => {
   it('counts markers apart from frames', () => {
     gated.attach([tapPort('vm/net0', tap)]);
     gated.hold();
-    const marker = Buffer.concat([numberedFrame(0).subarray(0, 12), Buffer.from('88b5', 'hex'), Buffer.from('STAGMARK host-1')]);
+    const marker = Buffer.concat([
+      numberedFrame(0).subarray(0, 12),
+      Buffer.from('88b5', 'hex'),
+      Buffer.from('STAGMARK host-1'),
+    ]);
     sendFrames(tap.ifindex, [marker, numberedFrame(1)]);
     expect([...gated.markers()]).toMatchObject([{ port: 'vm/net0', frame: marker }]);
     expect([...gated.held()].map(({ frame }) => numberOf(frame))).toEqual([1]);
