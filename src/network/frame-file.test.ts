@@ -49,7 +49,7 @@ describe('the codec of frames in flight', () => {
         const bytes = encodeFrameFile(file);
         const at = place % bytes.length;
         bytes[at] = (bytes[at] ?? 0) ^ change;
-        expect(() => decodeFrameFile(bytes)).toThrow(damaged as Error);
+        expect(() => decodeFrameFile(bytes)).toThrow(damaged);
       }),
     );
   });
@@ -58,9 +58,9 @@ describe('the codec of frames in flight', () => {
     fc.assert(
       fc.property(files, fc.nat(), fc.uint8Array({ minLength: 1, maxLength: 100 }), (file, cut, more) => {
         const bytes = encodeFrameFile(file);
-        expect(() => decodeFrameFile(bytes.subarray(0, cut % bytes.length))).toThrow(damaged as Error);
-        expect(() => decodeFrameFile(Buffer.concat([bytes, more]))).toThrow(damaged as Error);
-        expect(() => decodeFrameFile(Buffer.from(more))).toThrow(damaged as Error);
+        expect(() => decodeFrameFile(bytes.subarray(0, cut % bytes.length))).toThrow(damaged);
+        expect(() => decodeFrameFile(Buffer.concat([bytes, more]))).toThrow(damaged);
+        expect(() => decodeFrameFile(Buffer.from(more))).toThrow(damaged);
       }),
     );
   });

@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Gate, sendFrames } from '../../src/native/gate.ts';
+import { setLink } from '../../src/native/netlink.ts';
 import { readTapFrames, tapRingIsEmpty } from '../../src/native/tap.ts';
 import { isOurs, NetworkLab, numberedFrame, numberOf, numbers } from './network-lab.ts';
 import type { LabTap } from './network-lab.ts';
@@ -115,6 +116,37 @@ describe('a gate in taps', () => {
     expect(await reader.have(45)).toEqual(numbers(0, 45));
     reader.stop();
     expect(gate.counters(0).passed).toBe(5);
+  });
+
+  it('keeps order while a sender races the end of the replay, again and again', async () => {
+    setLink({ ifindex: tap.ifindex, txQueueLen: 20_000 });
+    let sent = 0;
+    const flood = (count: number) => {
+      send(...numbers(sent, sent + count));
+      sent += count;
+    };
+    for (let round = 0; round < 15; round++) {
+      gate.setMode('hold');
+      flood(40);
+      const replay = gate.replay({ ports: [at(tap.ifindex, 0)] });
+      flood(500); // from this thread, while the replay's thread catches up with it
+      await replay;
+      expect(gate.counters(0)).toMatchObject({ failed: 0 });
+      flood(5);
+    }
+    expect(readNumbers(tap.fd)).toEqual(numbers(0, sent));
+    const { diverted, returned, passed } = gate.counters(0);
+    expect(returned).toBe(diverted);
+    expect(diverted + passed).toBe(sent);
+    expect(diverted).toBeGreaterThan(15 * 40);
+  });
+
+  it('ends a replay when it is closed', async () => {
+    gate.setMode('hold');
+    send(1);
+    const replay = gate.replay({ ports: [at(tap.ifindex, 0, process.hrtime.bigint() + 3600n * 1000n * MS)] });
+    gate.close();
+    await expect(replay).rejects.toMatchObject({ code: 'ECANCELED' });
   });
 
   it('delivers everything at once, in order, when the replay is aborted', async () => {

@@ -17,6 +17,7 @@ export class NetworkLab {
   readonly #home: number;
   readonly #fds: number[] = [];
   readonly #readers: TapReader[] = [];
+  readonly #others: string[] = [];
 
   private constructor() {
     this.namespace = `sg-net-${process.pid}-${made++}`;
@@ -38,7 +39,7 @@ export class NetworkLab {
     for (const fd of this.#fds) closeSync(fd);
     enterNetworkNamespace(`/proc/self/fd/${this.#home}`);
     closeSync(this.#home);
-    execFileSync('ip', ['netns', 'delete', this.namespace]);
+    for (const name of [...this.#others, this.namespace]) execFileSync('ip', ['netns', 'delete', name]);
   }
 
   tap({ mtu = 1500, vnetHdr = false }: { mtu?: number; vnetHdr?: boolean } = {}): LabTap {
@@ -63,6 +64,20 @@ export class NetworkLab {
     this.ip('link', 'add', ends[0], 'type', 'veth', 'peer', 'name', ends[1]);
     for (const end of ends) setLink({ ifindex: this.ifindex(end), up: true });
     return ends;
+  }
+
+  /** Makes a second namespace, moves devices into it, and does something in it; it goes when the lab is left. */
+  elsewhere<T>(devices: readonly string[], action: () => T): T {
+    const other = `${this.namespace}-b${this.#others.length}`;
+    this.ip('netns', 'add', other);
+    this.#others.push(other);
+    for (const device of devices) this.ip('link', 'set', device, 'netns', other);
+    enterNetworkNamespace(`/run/netns/${other}`);
+    try {
+      return action();
+    } finally {
+      enterNetworkNamespace(`/run/netns/${this.namespace}`);
+    }
   }
 
   /** Joins devices by a switch, and waits until it forwards. */
