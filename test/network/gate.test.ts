@@ -330,7 +330,7 @@ describe('a gate in taps', () => {
   });
 
   it('keeps the tag of a VLAN frame that the kernel carries beside its bytes', async () => {
-    const [outside, inside] = lab.veth();
+    const [outside, inside] = await lab.veth();
     await lab.bridge(inside, tap.name);
     gate.setMode('hold');
     const plain = numberedFrame(3);

@@ -40,7 +40,7 @@ describe('gated ports', () => {
   const now = () => ({ shiftNs: 0n, notBeforeNs: process.hrtime.bigint() });
 
   it('holds taps and other devices together, and returns to each its own', async () => {
-    const [near, far] = lab.veth();
+    const [near, far] = await lab.veth();
     const receiver = lab.tap();
     await lab.bridge(far, receiver.name);
     const nearIndex = lab.ifindex(near);
@@ -65,8 +65,8 @@ describe('gated ports', () => {
     expect(readQdiscs(nearIndex).map(({ kind }) => kind)).not.toContain('clsact');
   });
 
-  it('leaves a clsact qdisc that was there before, with its filters', () => {
-    const [near] = lab.veth();
+  it('leaves a clsact qdisc that was there before, with its filters', async () => {
+    const [near] = await lab.veth();
     lab.tc('qdisc', 'add', 'dev', near, 'clsact');
     lab.tc(
       'filter',

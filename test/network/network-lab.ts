@@ -58,26 +58,35 @@ export class NetworkLab {
     return reader;
   }
 
-  /** Two ends of a cable, both up. */
-  veth(): [string, string] {
+  /** Two ends of a cable, both up: before the kernel says so, it drops what is sent. */
+  async veth(): Promise<[string, string]> {
     const ends: [string, string] = [`va${made}`, `vb${made++}`];
     this.ip('link', 'add', ends[0], 'type', 'veth', 'peer', 'name', ends[1]);
     for (const end of ends) setLink({ ifindex: this.ifindex(end), up: true });
+    for (const end of ends) await this.isUp(end);
     return ends;
   }
 
-  /** Makes a second namespace, moves devices into it, and does something in it; it goes when the lab is left. */
-  elsewhere<T>(devices: readonly string[], action: () => T): T {
+  /** Makes a second namespace, moves devices into it, and does something in it; returns its name. */
+  elsewhere(devices: readonly string[], action: () => void): string {
     const other = `${this.namespace}-b${this.#others.length}`;
     this.ip('netns', 'add', other);
     this.#others.push(other);
     for (const device of devices) this.ip('link', 'set', device, 'netns', other);
     enterNetworkNamespace(`/run/netns/${other}`);
     try {
-      return action();
+      action();
     } finally {
       enterNetworkNamespace(`/run/netns/${this.namespace}`);
     }
+    return other;
+  }
+
+  async isUp(device: string, namespace = this.namespace): Promise<void> {
+    await until(
+      () => this.ip('-n', namespace, 'link', 'show', device).includes('state UP'),
+      `${device} is up`,
+    );
   }
 
   /** Joins devices by a switch, and waits until it forwards. */

@@ -21,7 +21,7 @@ describe('a gate at egress, and TCP of the kernel', () => {
   beforeEach(async () => {
     lab = NetworkLab.enter();
     gate = Gate.create({ slots: 1, ringBytes: 8 << 20 });
-    const [near, far] = lab.veth();
+    const [near, far] = await lab.veth();
     device = lab.ifindex(near);
     lab.ip('address', 'add', '10.0.0.1/24', 'dev', near);
     server = createServer((socket) => {
@@ -30,12 +30,14 @@ describe('a gate at egress, and TCP of the kernel', () => {
         receivedBytes += data.length;
       });
     });
-    lab.elsewhere([far], () => {
+    const other = lab.elsewhere([far], () => {
       lab.ip('address', 'add', '10.0.0.2/24', 'dev', far);
       lab.ip('link', 'set', far, 'up');
       server.listen(PORT); // without a host: with one, the socket is made later, and not in there
     });
     await once(server, 'listening');
+    await lab.isUp(near);
+    await lab.isUp(far, other);
     client = connect(PORT, '10.0.0.2');
     await once(client, 'connect');
     gate.attachEgress({ ifindex: device, slot: 0 });
