@@ -192,7 +192,8 @@ class Program {
     }
     asm_.Exit();
     asm_.Place(drop_);
-    asm_.MoveImm(R0, kind_ == ProgramKind::Tap ? 0 : TC_ACT_SHOT);
+    // At egress, "stolen" tells the sender that all is well; "shot" would tell it that the frame was lost.
+    asm_.MoveImm(R0, kind_ == ProgramKind::Tap ? 0 : TC_ACT_STOLEN);
     asm_.Exit();
   }
 

@@ -2,6 +2,7 @@
 
 #include <linux/membarrier.h>
 #include <poll.h>
+#include <pthread.h>
 #include <sys/eventfd.h>
 #include <sys/prctl.h>
 #include <sys/syscall.h>
@@ -72,6 +73,10 @@ void Replay::Stop() {
 
 ReplayResult Replay::Run() {
   prctl(PR_SET_TIMERSLACK, 1);
+  // On a busy host an ordinary thread is tens of milliseconds late. This one sleeps nearly always. Where it may
+  // not be real-time it is late, and says so in the report.
+  sched_param priority{1};
+  pthread_setschedparam(pthread_self(), SCHED_FIFO, &priority);
   TakePreloaded();
   while (!stop_) {
     ApplyHurry();

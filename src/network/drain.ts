@@ -31,7 +31,13 @@ function backlogs(names: ReadonlyMap<number, string>): Backlog[] {
  * Waits until the host is drained, or until the bound: then the report says that it is not complete. Throws
  * StaghornError "cancelled" on abort, and what rtnetlink throws.
  */
-export async function drain({ watched, arrivals, quietMs, boundMs, signal }: DrainOptions): Promise<DrainReport> {
+export async function drain({
+  watched,
+  arrivals,
+  quietMs,
+  boundMs,
+  signal,
+}: DrainOptions): Promise<DrainReport> {
   const wanted = new Set(watched);
   const names = new Map(
     readLinks()
@@ -39,7 +45,8 @@ export async function drain({ watched, arrivals, quietMs, boundMs, signal }: Dra
       .map(({ ifindex, name }) => [ifindex, name]),
   );
   const tracker = new DrainTracker({ quietMs, boundMs });
-  const look = () => tracker.push({ atMs: performance.now(), arrivals: arrivals(), backlogs: backlogs(names) });
+  const look = () =>
+    tracker.push({ atMs: performance.now(), arrivals: arrivals(), backlogs: backlogs(names) });
   try {
     signal.throwIfAborted();
     while (look() === 'draining') await sleep(POLL_MS, undefined, { signal });

@@ -4,10 +4,19 @@ import { join } from 'node:path';
 import fc from 'fast-check';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { StaghornError } from '../errors/index.ts';
-import { decodeFrameFile, encodeFrameFile, MAX_FRAME_BYTES, readFrameFile, writeFrameFile } from './frame-file.ts';
+import {
+  decodeFrameFile,
+  encodeFrameFile,
+  MAX_FRAME_BYTES,
+  readFrameFile,
+  writeFrameFile,
+} from './frame-file.ts';
 import type { FrameFile } from './frame-file.ts';
 
-const names = fc.uniqueArray(fc.string({ minLength: 1, maxLength: 20, unit: 'grapheme' }), { minLength: 1, maxLength: 5 });
+const names = fc.uniqueArray(fc.string({ minLength: 1, maxLength: 20, unit: 'grapheme' }), {
+  minLength: 1,
+  maxLength: 5,
+});
 const files: fc.Arbitrary<FrameFile> = names.chain((ports) =>
   fc.record({
     ports: fc.constant(ports),
@@ -40,7 +49,7 @@ describe('the codec of frames in flight', () => {
         const bytes = encodeFrameFile(file);
         const at = place % bytes.length;
         bytes[at] = (bytes[at] ?? 0) ^ change;
-        expect(() => decodeFrameFile(bytes)).toThrow(damaged as Error);
+        expect(() => decodeFrameFile(bytes)).toThrow(damaged);
       }),
     );
   });
@@ -49,9 +58,9 @@ describe('the codec of frames in flight', () => {
     fc.assert(
       fc.property(files, fc.nat(), fc.uint8Array({ minLength: 1, maxLength: 100 }), (file, cut, more) => {
         const bytes = encodeFrameFile(file);
-        expect(() => decodeFrameFile(bytes.subarray(0, cut % bytes.length))).toThrow(damaged as Error);
-        expect(() => decodeFrameFile(Buffer.concat([bytes, more]))).toThrow(damaged as Error);
-        expect(() => decodeFrameFile(Buffer.from(more))).toThrow(damaged as Error);
+        expect(() => decodeFrameFile(bytes.subarray(0, cut % bytes.length))).toThrow(damaged);
+        expect(() => decodeFrameFile(Buffer.concat([bytes, more]))).toThrow(damaged);
+        expect(() => decodeFrameFile(Buffer.from(more))).toThrow(damaged);
       }),
     );
   });

@@ -63,7 +63,8 @@ export function encodeFrameFile({ ports, frames }: FrameFile): Buffer {
   const parts = [header, ...ports.map(encodePort)];
   for (const entry of frames) {
     const place = places.get(entry.port);
-    if (place === undefined) throw new RangeError(`a frame is for port ${entry.port}, which is not among the file's`);
+    if (place === undefined)
+      throw new RangeError(`a frame is for port ${entry.port}, which is not among the file's`);
     parts.push(encodeRecord(entry, place), entry.frame);
   }
   const digest = createHash('sha256');
@@ -71,7 +72,8 @@ export function encodeFrameFile({ ports, frames }: FrameFile): Buffer {
   return Buffer.concat([...parts, digest.digest()]);
 }
 
-const damaged = (what: string) => new StaghornError('snapshot-damaged', `the file of frames in flight is damaged: ${what}`);
+const damaged = (what: string) =>
+  new StaghornError('snapshot-damaged', `the file of frames in flight is damaged: ${what}`);
 
 /** Reads forward, and refuses to read past the end. */
 class Cursor {
@@ -97,7 +99,8 @@ function decodeRecord(cursor: Cursor, ports: readonly string[], place: number): 
   const record = cursor.take(RECORD_BYTES, `frame ${place}`);
   const port = ports[record.readUInt32LE(0)];
   const length = record.readUInt32LE(20);
-  if (port === undefined) throw damaged(`frame ${place} names port ${record.readUInt32LE(0)} of ${ports.length}`);
+  if (port === undefined)
+    throw damaged(`frame ${place} names port ${record.readUInt32LE(0)} of ${ports.length}`);
   if (record.readUInt32LE(4) !== 0) throw damaged(`frame ${place} has unknown flags`);
   if (length > MAX_FRAME_BYTES) throw damaged(`frame ${place} claims ${length} bytes`);
   return {
@@ -125,7 +128,8 @@ export function decodeFrameFile(bytes: Buffer): FrameFile {
     ports.push(cursor.take(length, `port ${place}`).toString('utf8'));
   }
   const frames: FrameInFlight[] = [];
-  for (let place = 0; place < header.readUInt32LE(16); place++) frames.push(decodeRecord(cursor, ports, place));
+  for (let place = 0; place < header.readUInt32LE(16); place++)
+    frames.push(decodeRecord(cursor, ports, place));
   if (cursor.left > 0) throw damaged(`${cursor.left} bytes are left over`);
   return { ports, frames };
 }
@@ -153,7 +157,10 @@ export async function writeFrameFile(path: string, file: FrameFile): Promise<Wri
 }
 
 /** Throws StaghornError "snapshot-damaged" if the file is missing, longer than `maxBytes`, or damaged. */
-export async function readFrameFile(path: string, { maxBytes = 2 ** 31 }: { maxBytes?: number } = {}): Promise<FrameFile> {
+export async function readFrameFile(
+  path: string,
+  { maxBytes = 2 ** 31 }: { maxBytes?: number } = {},
+): Promise<FrameFile> {
   let bytes: Buffer;
   try {
     const handle = await open(path, 'r');

@@ -17,8 +17,26 @@ describe('rtnetlink', () => {
 
   const slowTap = () => {
     const tap = lab.tap();
-    lab.tc('qdisc', 'add', 'dev', tap.name, 'root', 'handle', '5:', 'tbf', 'rate', '10kbit', 'burst', '1600', 'limit', '100000');
-    sendFrames(tap.ifindex, numbers(0, 20).map((number) => numberedFrame(number, 1000)));
+    lab.tc(
+      'qdisc',
+      'add',
+      'dev',
+      tap.name,
+      'root',
+      'handle',
+      '5:',
+      'tbf',
+      'rate',
+      '10kbit',
+      'burst',
+      '1600',
+      'limit',
+      '100000',
+    );
+    sendFrames(
+      tap.ifindex,
+      numbers(0, 20).map((number) => numberedFrame(number, 1000)),
+    );
     return tap;
   };
   const rootOf = (ifindex: number) => readQdiscs(ifindex).find(({ nested }) => !nested);
@@ -51,7 +69,9 @@ describe('rtnetlink', () => {
   });
 
   it("gives the kernel's errno and words when it refuses", () => {
-    expect(() => setLink({ ifindex: 999_999, up: true })).toThrow(expect.objectContaining({ code: 'ENODEV' }));
+    expect(() => setLink({ ifindex: 999_999, up: true })).toThrow(
+      expect.objectContaining({ code: 'ENODEV' }),
+    );
     const { ifindex } = lab.tap();
     expect(() => setLink({ ifindex, mtu: 10_000_000 })).toThrow(/EINVAL.*mtu/);
   });

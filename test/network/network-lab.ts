@@ -17,6 +17,7 @@ export class NetworkLab {
   readonly #home: number;
   readonly #fds: number[] = [];
   readonly #readers: TapReader[] = [];
+  readonly #others: string[] = [];
 
   private constructor() {
     this.namespace = `sg-net-${process.pid}-${made++}`;
@@ -38,7 +39,7 @@ export class NetworkLab {
     for (const fd of this.#fds) closeSync(fd);
     enterNetworkNamespace(`/proc/self/fd/${this.#home}`);
     closeSync(this.#home);
-    execFileSync('ip', ['netns', 'delete', this.namespace]);
+    for (const name of [...this.#others, this.namespace]) execFileSync('ip', ['netns', 'delete', name]);
   }
 
   tap({ mtu = 1500, vnetHdr = false }: { mtu?: number; vnetHdr?: boolean } = {}): LabTap {
@@ -57,12 +58,46 @@ export class NetworkLab {
     return reader;
   }
 
-  /** Two ends of a cable, both up. */
-  veth(): [string, string] {
+  /** Two ends of a cable, both up: before the kernel says so, it drops what is sent. */
+  async veth(): Promise<[string, string]> {
     const ends: [string, string] = [`va${made}`, `vb${made++}`];
     this.ip('link', 'add', ends[0], 'type', 'veth', 'peer', 'name', ends[1]);
     for (const end of ends) setLink({ ifindex: this.ifindex(end), up: true });
+    for (const end of ends) await this.isUp(end);
     return ends;
+  }
+
+  /** Makes a second namespace, moves devices into it, and does something in it; returns its name. */
+  elsewhere(devices: readonly string[], action: () => void): string {
+    const other = `${this.namespace}-b${this.#others.length}`;
+    this.ip('netns', 'add', other);
+    this.#others.push(other);
+    for (const device of devices) this.ip('link', 'set', device, 'netns', other);
+    enterNetworkNamespace(`/run/netns/${other}`);
+    try {
+      action();
+    } finally {
+      enterNetworkNamespace(`/run/netns/${this.namespace}`);
+    }
+    return other;
+  }
+
+  async isUp(device: string, namespace = this.namespace): Promise<void> {
+    await until(
+      () => this.ip('-n', namespace, 'link', 'show', device).includes('state UP'),
+      `${device} is up`,
+    );
+  }
+
+  /** Joins devices by a switch, and waits until it forwards. */
+  async bridge(...ports: string[]): Promise<void> {
+    const name = `br${made++}`;
+    this.ip('link', 'add', name, 'type', 'bridge', 'mcast_snooping', '0');
+    this.ip('link', 'set', name, 'up');
+    for (const port of ports) {
+      this.ip('link', 'set', port, 'master', name);
+      await until(() => this.ip('-d', 'link', 'show', port).includes('state forwarding'), `${port} forwards`);
+    }
   }
 
   ifindex(name: string): number {
@@ -100,6 +135,9 @@ export function numberedFrame(number: number, length = 100): Buffer {
   for (let at = NUMBER_AT + 4; at < length; at++) frame[at] = (number * 31 + at * 7) & 0xff;
   return frame;
 }
+
+/** Not a frame that the kernel itself made up, such as a bridge's greeting. */
+export const isOurs = (frame: Buffer): boolean => frame.subarray(6, 12).equals(SOURCE);
 
 export const numberOf = (frame: Buffer): number => frame.readUInt32BE(NUMBER_AT);
 
