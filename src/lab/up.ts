@@ -113,11 +113,11 @@ export async function labUp(file: LabFile, options: LabUpOptions = {}): Promise<
   const progress: Making['progress'] = (step, detail) => options.onProgress?.({ step, detail });
   if (process.getuid?.() !== 0)
     throw new StaghornError('privilege-missing', 'a lab needs root on this machine');
-  progress('guest', 'kernel and initial RAM disk');
-  const image = await prepareGuestImage(signal);
   const record = await claimLab(recordOf(plan));
   try {
     await refuseClash(plan, signal);
+    progress('guest', 'kernel and initial RAM disk');
+    const image = await prepareGuestImage(signal);
     await make({ plan, image, signal, progress });
     await writeRecord({ ...record, phase: 'up' });
   } catch (error) {

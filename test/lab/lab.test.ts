@@ -37,7 +37,7 @@ vms:
 const plan = planLab(file);
 const links = [plan.management.bridge, ...plan.hosts.map(({ managementLink }) => managementLink)];
 
-describe('a lab of two hosts', () => {
+describe('a lab of two hosts', { timeout: 60_000 }, () => {
   let lab: Lab;
   const steps: string[] = [];
   beforeAll(async () => {
