@@ -6,13 +6,13 @@ import type { LabPlan, VmPlan } from './plan.ts';
 import { until } from './processes.ts';
 import { readGuestLines, serialTail } from './serial-log.ts';
 import { portCommands } from './switches.ts';
-import { qemuCommand, type Accelerator } from './vm.ts';
+import { qemuCommand, type Machine } from './vm.ts';
 
 const POLL_MS = 50;
 
 interface Boot {
   readonly plan: LabPlan;
-  readonly accelerator: Accelerator;
+  readonly machine: Machine;
   readonly signal: AbortSignal;
   readonly onReady: (vm: VmPlan) => void;
 }
@@ -50,11 +50,11 @@ async function waitFor({ plan, signal }: Boot, vm: VmPlan, mark: 'booted' | 'rea
 }
 
 async function launch(boot: Boot, vm: VmPlan): Promise<void> {
-  const { plan, accelerator, signal } = boot;
+  const { plan, machine, signal } = boot;
   const at = { lab: plan.name, host: vm.host };
   try {
     for (const command of portCommands(vm)) await runInHost(at, command, { signal });
-    await runInHost(at, qemuCommand(vm, accelerator), { signal });
+    await runInHost(at, qemuCommand(vm, machine), { signal });
   } catch (error) {
     if (signal.aborted) throw error;
     const message = `VM "${vm.name}" could not be started: ${messageOf(error)}`;

@@ -22,9 +22,11 @@ const BOOT_WORDS = [
  * milliseconds between datagrams, and bytes a second of the stream; `sg.rx` is the receive window and segment.
  * @throws StaghornError 'invalid-input' if there are too many peers for it
  */
-export function guestCommandLine(vm: VmPlan): string {
+export function guestCommandLine(vm: VmPlan, tscKhz: number): string {
   const words = [
     ...BOOT_WORDS,
+    // On a busy machine a guest's own calibration has been wrong by a factor of three, and its clocks with it.
+    `tsc_early_khz=${tscKhz}`,
     `sg.name=${vm.name}`,
     `sg.id=${vm.id}`,
     `sg.report=${vm.reportIntervalMs}`,

@@ -32,6 +32,7 @@ async function sourceHash(directory: string): Promise<string> {
   const hash = createHash('sha256').update(JSON.stringify([COMPILER, MODULES]));
   for (const file of (await readdir(directory)).sort())
     hash.update(file).update(await readFile(join(directory, file)));
+  hash.update(await readFile(assetPath('host/tsc-khz.c')));
   return hash.digest('hex').slice(0, 12);
 }
 
@@ -41,6 +42,14 @@ async function compileProbe(source: string, output: string, signal: AbortSignal)
     .map((file) => join(source, file));
   await run([...COMPILER, '-o', output, ...files], { signal });
   return readFile(output);
+}
+
+/** The machine's TSC frequency, which is the guests' too; the same for all guests, so that they do not drift apart. */
+export async function measureTscKhz(image: GuestImage, signal: AbortSignal): Promise<number> {
+  const khz = Number(await run([join(image.directory, 'tsc-khz')], { signal }));
+  if (!Number.isSafeInteger(khz) || khz <= 0)
+    throw new StaghornError('host-unfit', "the machine's TSC does not count");
+  return khz;
 }
 
 async function modulesOf(kernelFiles: string): Promise<CpioEntry[]> {
@@ -79,6 +88,7 @@ async function build(
     ...(await modulesOf(kernelFiles)),
   ]);
   await rm(join(work, 'probe'));
+  await run([...COMPILER, '-o', join(work, 'tsc-khz'), assetPath('host/tsc-khz.c')], { signal });
   await writeFile(join(work, 'initrd'), image);
   const kernel = (await readdir(join(kernelFiles, 'boot'))).find((file) => file.startsWith('vmlinuz-'));
   if (kernel === undefined) throw new StaghornError('host-unfit', `${packages.kernel.name} holds no kernel`);

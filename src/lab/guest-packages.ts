@@ -17,18 +17,21 @@ export interface GuestPackages {
   readonly busybox: PackageVersion;
 }
 
-async function versionOf(name: string, signal: AbortSignal): Promise<PackageVersion> {
-  const text = await run(['apt-cache', 'show', '--no-all-versions', name], { signal });
-  const version = /^Version: (.+)$/m.exec(text)?.[1];
-  if (version === undefined) throw new Error(`apt knows no version of ${name}`);
-  return { name, version };
-}
-
+/** One question to apt, because each costs a second: the kernel and its version are what the metapackage depends on. */
 async function lookUp(signal: AbortSignal): Promise<GuestPackages> {
-  const text = await run(['apt-cache', 'depends', KERNEL_METAPACKAGE], { signal });
-  const kernel = /Depends: (linux-image-\S+)/.exec(text)?.[1];
-  if (kernel === undefined) throw new Error(`apt does not know what ${KERNEL_METAPACKAGE} points to`);
-  return { kernel: await versionOf(kernel, signal), busybox: await versionOf(BUSYBOX_PACKAGE, signal) };
+  const text = await run(['apt-cache', 'show', '--no-all-versions', KERNEL_METAPACKAGE, BUSYBOX_PACKAGE], {
+    signal,
+  });
+  const stanzas = text.split('\n\n');
+  const of = (name: string): string => stanzas.find((stanza) => stanza.includes(`Package: ${name}\n`)) ?? '';
+  const kernel = /^Depends: .*?(linux-image-\S+) \(= ([^)]+)\)/m.exec(of(KERNEL_METAPACKAGE));
+  const busybox = /^Version: (.+)$/m.exec(of(BUSYBOX_PACKAGE))?.[1];
+  if (kernel === null) throw new Error(`apt does not know what ${KERNEL_METAPACKAGE} points to`);
+  if (busybox === undefined) throw new Error(`apt knows no version of ${BUSYBOX_PACKAGE}`);
+  return {
+    kernel: { name: kernel[1]!, version: kernel[2]! },
+    busybox: { name: BUSYBOX_PACKAGE, version: busybox },
+  };
 }
 
 /**

@@ -168,7 +168,6 @@ function checkLinks(lab: Shape, report: Report): void {
   });
 }
 
-/** A shaped tap on a VM without the probe's window would queue without bound; that is the user's to want. */
 export const labSchema = labShape.superRefine((lab, context) => {
   const report: Report = (path, message) => context.addIssue({ code: 'custom', path, message });
   checkUnique(lab.hosts, 'hosts', report);

@@ -3,7 +3,7 @@ import { chooseAccelerator } from './accelerator.ts';
 import { bootVms } from './boot.ts';
 import { removeLab } from './down.ts';
 import { guestCommandLine } from './guest-command-line.ts';
-import { prepareGuestImage, type GuestImage } from './guest-image.ts';
+import { measureTscKhz, prepareGuestImage, type GuestImage } from './guest-image.ts';
 import { runInHost, startHost } from './host.ts';
 import { writeAccess } from './host-access.ts';
 import { labPaths, serialLog } from './paths.ts';
@@ -96,7 +96,8 @@ async function make({ plan, image, signal, progress }: Making): Promise<void> {
   await Promise.all(plan.hosts.map(startOne));
   const accelerator = await chooseAccelerator(plan.accelerator, image, signal);
   progress('boot', `${plan.vms.length} VMs under ${accelerator}`);
-  await bootVms({ plan, accelerator, signal, onReady: ({ name }) => progress('ready', name) });
+  const machine = { accelerator, tscKhz: await measureTscKhz(image, signal) };
+  await bootVms({ plan, machine, signal, onReady: ({ name }) => progress('ready', name) });
 }
 
 /**
@@ -106,18 +107,19 @@ async function make({ plan, image, signal, progress }: Making): Promise<void> {
  */
 export async function labUp(file: LabFile, options: LabUpOptions = {}): Promise<Lab> {
   const plan = planLab(file);
-  plan.vms.forEach(guestCommandLine);
+  // Refuses too many peers before anything is made.
+  plan.vms.forEach((vm) => guestCommandLine(vm, Number.MAX_SAFE_INTEGER));
   // One failure stops whatever else is still being made before the lab is taken down again.
   const failed = new AbortController();
   const signal = AbortSignal.any([failed.signal, ...(options.signal === undefined ? [] : [options.signal])]);
   const progress: Making['progress'] = (step, detail) => options.onProgress?.({ step, detail });
   if (process.getuid?.() !== 0)
     throw new StaghornError('privilege-missing', 'a lab needs root on this machine');
-  progress('guest', 'kernel and initial RAM disk');
-  const image = await prepareGuestImage(signal);
   const record = await claimLab(recordOf(plan));
   try {
     await refuseClash(plan, signal);
+    progress('guest', 'kernel and initial RAM disk');
+    const image = await prepareGuestImage(signal);
     await make({ plan, image, signal, progress });
     await writeRecord({ ...record, phase: 'up' });
   } catch (error) {

@@ -4,6 +4,13 @@ import type { NicPlan, VmPlan } from './plan.ts';
 
 export type Accelerator = 'kvm' | 'tcg';
 
+/** What the machine gives to all VMs alike. */
+export interface Machine {
+  readonly accelerator: Accelerator;
+  /** Under TCG a guest's TSC counts as the machine's does (cpu_get_host_ticks in QEMU's include/qemu/timer.h). */
+  readonly tscKhz: number;
+}
+
 /** Open vSwitch's userspace datapath reads taps without offload metadata, so guests get none to use. */
 function nicArguments(nic: NicPlan, index: number): string[] {
   return [
@@ -18,7 +25,7 @@ function nicArguments(nic: NicPlan, index: number): string[] {
  * QEMU's command line for a VM of the lab, as it runs in its host. The emulated clock follows the VM (`clock=vm`),
  * because with the host's the guest's RTC runs on while the VM is stopped.
  */
-export function qemuCommand(vm: VmPlan, accelerator: Accelerator): string[] {
+export function qemuCommand(vm: VmPlan, { accelerator, tscKhz }: Machine): string[] {
   const files = vmFiles(vm.name);
   return [
     'qemu-system-x86_64',
@@ -32,7 +39,7 @@ export function qemuCommand(vm: VmPlan, accelerator: Accelerator): string[] {
     ...['-chardev', `file,id=serial0,path=${files.serial},append=on`, '-serial', 'chardev:serial0'],
     ...['-qmp', `unix:${files.qmp},server=on,wait=off`],
     ...['-kernel', `${HOST_RUN}/guest/vmlinuz`, '-initrd', `${HOST_RUN}/guest/initrd`],
-    ...['-append', guestCommandLine(vm)],
+    ...['-append', guestCommandLine(vm, tscKhz)],
     ...['-daemonize', '-pidfile', files.pid],
   ];
 }

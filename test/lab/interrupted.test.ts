@@ -55,7 +55,7 @@ describe('a lab whose "up" does not end well', () => {
       expect(await labStatus(name)).toMatchObject({ state: 'broken' });
       await expect(labUp(parseLabFile(text))).rejects.toMatchObject({
         code: 'conflict',
-        message: expect.stringMatching(/half-made/),
+        message: expect.stringMatching(/half-made/) as string,
       });
       expect(await labDown(name)).toBe(true);
       expect(leftovers(name, links)).toEqual([]);

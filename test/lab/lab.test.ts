@@ -37,7 +37,7 @@ vms:
 const plan = planLab(file);
 const links = [plan.management.bridge, ...plan.hosts.map(({ managementLink }) => managementLink)];
 
-describe('a lab of two hosts', () => {
+describe('a lab of two hosts', { timeout: 60_000 }, () => {
   let lab: Lab;
   const steps: string[] = [];
   beforeAll(async () => {
@@ -125,12 +125,12 @@ describe('a lab of two hosts', () => {
   it('is refused a second time, and so is another lab in its subnet', async () => {
     await expect(labUp(file)).rejects.toMatchObject({
       code: 'conflict',
-      message: expect.stringMatching(/is up already/),
+      message: expect.stringMatching(/is up already/) as string,
     });
     const other = { ...file, name: `${name}-x` };
     await expect(labUp(other)).rejects.toMatchObject({
       code: 'conflict',
-      message: expect.stringContaining(`used by the lab "${name}"`),
+      message: expect.stringContaining(`used by the lab "${name}"`) as string,
     });
     expect(leftovers(other.name, [])).toEqual([]);
   });

@@ -11,7 +11,8 @@
 
 enum {
   CHUNK_BYTES = 4096,
-  UNSENT_BYTES = 16384,
+  // Enough for several ticks of a stream that only its window limits: the kernel goes on when the probe is late.
+  UNSENT_BYTES = 65536,
   // Below this, a stream with a limited rate saves up its share: full segments cost least.
   WORTHWHILE_BYTES = 1448,
   RETRY_NS = 200000000,
@@ -123,7 +124,8 @@ static void drop_out(struct probe *probe, struct peer *peer) {
 
 static void start_connecting(struct probe *probe, struct peer *peer, int epoll) {
   int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-  int unsent = UNSENT_BYTES;
+  int unsent = UNSENT_BYTES, buffer = 4 * UNSENT_BYTES;
+  if (peer->tcp_bytes_per_second < 0) setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &buffer, sizeof buffer);
   setsockopt(fd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &unsent, sizeof unsent);
   peer->out_fd = fd;
   peer->out_connected = false;
