@@ -213,14 +213,13 @@ WayBack BuildWayBack(const ThreadState &state, const std::vector<Region> &region
   way.bytes.resize(total);
   memcpy(way.bytes.data(), chain.data(), chain.size() * sizeof(SignalFrame));
   memcpy(way.bytes.data() + xstate_offset, xstate.data(), xstate.size());
-  way.reap_offset = 0;
   way.restore_stack = address(0);
   way.exit_stack = address(frames - 1);
   return way;
 }
 
-std::vector<uint8_t> ReapFrame(const WayBack &way, pid_t child, const Gadgets &gadgets) {
-  SignalFrame frame = CallFrame(gadgets, way.base + sizeof(SignalFrame), SYS_wait4, uint64_t(child), 0, __WALL);
+std::vector<uint8_t> WaitingReapFrame(const WayBack &way, const Gadgets &gadgets) {
+  SignalFrame frame = CallFrame(gadgets, way.base + sizeof(SignalFrame), SYS_wait4, uint64_t(-1), 0, __WCLONE);
   const uint8_t *bytes = reinterpret_cast<const uint8_t *>(&frame);
   return std::vector<uint8_t>(bytes, bytes + sizeof frame);
 }

@@ -40,11 +40,11 @@ struct WayBack {
   uint64_t base;
   uint64_t restore_stack;  // reaps a forked child, makes regions DONTFORK, restores the thread
   uint64_t exit_stack;     // exit_group(0)
-  size_t reap_offset;      // where in `bytes` the first frame's wait4 has its registers
 };
 
 WayBack BuildWayBack(const ThreadState &state, const std::vector<Region> &regions, const Gadgets &gadgets);
-// The frame at reap_offset, made to wait for this very child.
-std::vector<uint8_t> ReapFrame(const WayBack &way, pid_t child, const Gadgets &gadgets);
+// The first frame of the restoring chain, made to wait until the child is dead instead of only looking. For a process
+// that has no children of this kind (made by a bare clone) but the one that is about to be made.
+std::vector<uint8_t> WaitingReapFrame(const WayBack &way, const Gadgets &gadgets);
 
 }  // namespace staghorn

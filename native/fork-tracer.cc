@@ -268,12 +268,13 @@ class Fork {
   }
 
   void ForkImage() {
-    // Children of a tracer that died in the midst, so that none stays a zombie; QEMU has no others of this kind.
-    while (main_.Call(base_, SYS_wait4, uint64_t(-1), 0, __WCLONE | WNOHANG) > 0) continue;
+    // Zombies of a tracer that died in the midst, if any. ECHILD: QEMU has, as is usual, no child of this kind.
+    long reaped;
+    while ((reaped = main_.Call(base_, SYS_wait4, uint64_t(-1), 0, __WCLONE | WNOHANG)) > 0) continue;
+    if (reaped == -ECHILD) WriteMemory(memory_, way_.base, WaitingReapFrame(way_, gadgets_));
     long helper_of_qemu = main_.CheckedCall("clone", base_, SYS_clone, CLONE_VM | CLONE_FS | CLONE_FILES, way_.exit_stack);
     Tracee helper(main_.cloned(), "fork helper", &deadline_);
     try {
-      WriteMemory(memory_, way_.base + way_.reap_offset, ReapFrame(way_, pid_t(helper_of_qemu), gadgets_));
       helper.WaitEventStop();
       helper.Request(PTRACE_SETOPTIONS, nullptr, reinterpret_cast<void *>(options_ | PTRACE_O_EXITKILL), "PTRACE_SETOPTIONS");
       user_regs_struct regs = helper.Registers();

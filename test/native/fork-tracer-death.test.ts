@@ -40,6 +40,10 @@ function tracerOf(pid: number): number {
   return Number(/^TracerPid:\t(\d+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? 0);
 }
 
+function isHeldByTracer(pid: number): boolean {
+  return /^State:\tt/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'));
+}
+
 /**
  * Forks and kills the tracer at some instant at which it is attached. True if that was in the midst: the fork failed.
  * Busy, since the tracer is attached for a millisecond only.
@@ -53,8 +57,8 @@ async function killTracerOnce(pid: number, region: MemoryRegion): Promise<boolea
     },
   );
   const deadlineMs = performance.now() + 1000;
-  let tracer = 0;
-  while (tracer === 0 && performance.now() < deadlineMs) tracer = tracerOf(pid);
+  while (!isHeldByTracer(pid) && performance.now() < deadlineMs) continue;
+  const tracer = tracerOf(pid);
   const killMs = performance.now() + Math.random() * longestSpinMs;
   while (performance.now() < killMs) continue;
   if (tracer !== 0 && tracerOf(pid) === tracer) process.kill(tracer, 'SIGKILL');

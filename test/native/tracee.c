@@ -16,12 +16,12 @@ static void OnQueued(int signal) { signals += signal != 0; }
 
 typedef double Vector __attribute__((vector_size(32)));
 
-// Keeps sums in vector registers all the while.
+// Keeps sums in vector registers all the while; a sum that was ever changed stays wrong.
 __attribute__((noinline)) static double Compute(void) {
   Vector a = {1, 2, 3, 4}, b = {5, 6, 7, 8}, c = {0.5, 0.25, 0.125, 1};
   for (int i = 0; i < 2000000; i++) {
-    a = a * 0.999 + c;
-    b = b * 0.998 + a;
+    a += c;
+    b += a * 1e-6;
   }
   return a[0] + a[1] + a[2] + a[3] + b[0] + b[1] + b[2] + b[3];
 }

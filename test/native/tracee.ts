@@ -34,8 +34,9 @@ export class Tracee {
   }
 
   async #line(): Promise<string> {
-    const { value, done } = await this.#lines.next();
-    if (done) throw new Error(`the tracee ended: ${this.#process.exitCode} ${this.#process.signalCode}`);
+    const { value, done } = (await this.#lines.next()) as IteratorResult<string, undefined>;
+    if (done === true)
+      throw new Error(`the tracee ended: ${this.#process.exitCode} ${this.#process.signalCode}`);
     return value;
   }
 
