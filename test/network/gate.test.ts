@@ -26,7 +26,10 @@ describe('a gate in taps', () => {
   });
 
   const send = (...which: number[]) => {
-    sendFrames(tap.ifindex, which.map((number) => numberedFrame(number)));
+    sendFrames(
+      tap.ifindex,
+      which.map((number) => numberedFrame(number)),
+    );
   };
   const at = (ifindex: number, slot: number, notBeforeNs = process.hrtime.bigint(), shiftNs = 0n) => ({
     slot,
@@ -38,7 +41,14 @@ describe('a gate in taps', () => {
   it('lets everything pass in pass mode', () => {
     send(...numbers(0, 50));
     expect(readNumbers(tap.fd)).toEqual(numbers(0, 50));
-    expect(gate.counters(0)).toEqual({ diverted: 0, returned: 0, seen: 0, passed: 50, failed: 0, markers: 0 });
+    expect(gate.counters(0)).toEqual({
+      diverted: 0,
+      returned: 0,
+      seen: 0,
+      passed: 50,
+      failed: 0,
+      markers: 0,
+    });
   });
 
   it('holds everything in hold mode, and nothing reaches the tap', () => {
@@ -49,7 +59,9 @@ describe('a gate in taps', () => {
     const held = gate.peek();
     expect(held.map(({ frame }) => numberOf(frame))).toEqual(numbers(0, 50));
     expect(held.map(({ seq }) => Number(seq))).toEqual(numbers(0, 50));
-    expect(held.every(({ atNs, slot }) => slot === 0 && atNs >= before && atNs <= process.hrtime.bigint())).toBe(true);
+    expect(
+      held.every(({ atNs, slot }) => slot === 0 && atNs >= before && atNs <= process.hrtime.bigint()),
+    ).toBe(true);
     expect([...gate.countHeld()]).toEqual([50, 0, 0, 0]);
     expect(gate.counters(0)).toMatchObject({ diverted: 50, returned: 0, passed: 0, failed: 0 });
   });
@@ -123,7 +135,9 @@ describe('a gate in taps', () => {
     send(1, 2);
     sendFrames(other.ifindex, [numberedFrame(3)]);
     const now = process.hrtime.bigint();
-    const report = await gate.replay({ ports: [at(tap.ifindex, 0, now + 60n * MS), at(other.ifindex, 1, now)] });
+    const report = await gate.replay({
+      ports: [at(tap.ifindex, 0, now + 60n * MS), at(other.ifindex, 1, now)],
+    });
     expect(report.ports.map(({ delivered }) => delivered)).toEqual([2, 1]);
     expect(readNumbers(tap.fd)).toEqual([1, 2]);
     expect(readNumbers(other.fd)).toEqual([3]);
@@ -149,7 +163,10 @@ describe('a gate in taps', () => {
 
   it('delivers preloaded frames first, at their offsets, and what came meanwhile behind them', async () => {
     gate.setMode('hold');
-    gate.preload(0, numbers(0, 5).map((number) => ({ offsetNs: BigInt(number) * 5n * MS, frame: numberedFrame(number) })));
+    gate.preload(
+      0,
+      numbers(0, 5).map((number) => ({ offsetNs: BigInt(number) * 5n * MS, frame: numberedFrame(number) })),
+    );
     send(...numbers(5, 10));
     expect(gate.countHeld()[0]).toBe(10);
     const resume = process.hrtime.bigint() + 10n * MS;
@@ -163,7 +180,10 @@ describe('a gate in taps', () => {
     gate.close();
     gate = Gate.create({ slots: 1, ringBytes: 256 * 1024, hold: true });
     gate.attachTap({ fd: tap.fd, slot: 0 });
-    sendFrames(tap.ifindex, numbers(0, 300).map((number) => numberedFrame(number, 1500)));
+    sendFrames(
+      tap.ifindex,
+      numbers(0, 300).map((number) => numberedFrame(number, 1500)),
+    );
     const { diverted, failed } = gate.counters(0);
     expect(failed).toBeGreaterThan(0);
     expect(diverted + failed).toBe(300);
@@ -210,7 +230,9 @@ describe('a gate in taps', () => {
     gate.close();
     gate = Gate.create({ slots: 1, ringBytes: 4 << 20, hold: true });
     gate.attachTap({ fd: large.fd, slot: 0 });
-    const sizes = [60, 127, 128, 129, 511, 512, 513, 1514, 1536, 1537, 4096, 4097, 9014, 16_384, 16_385, 65_000, 65_535];
+    const sizes = [
+      60, 127, 128, 129, 511, 512, 513, 1514, 1536, 1537, 4096, 4097, 9014, 16_384, 16_385, 65_000, 65_535,
+    ];
     const sent = sizes.map((size, place) => numberedFrame(place, size));
     sendFrames(large.ifindex, sent);
     expect(gate.peek().map(({ frame }) => hex(frame))).toEqual(sent.map(hex));
@@ -253,7 +275,11 @@ describe('a gate in taps', () => {
   });
 
   it('counts and drops markers, and hands them over while it holds', () => {
-    const marker = Buffer.concat([numberedFrame(0).subarray(0, 12), Buffer.from('88b5', 'hex'), Buffer.from('STAGMARK from-host-1')]);
+    const marker = Buffer.concat([
+      numberedFrame(0).subarray(0, 12),
+      Buffer.from('88b5', 'hex'),
+      Buffer.from('STAGMARK from-host-1'),
+    ]);
     const stranger = Buffer.concat([marker.subarray(0, 14), Buffer.alloc(46)]);
     sendFrames(tap.ifindex, [marker]);
     sendFrames(tap.ifindex, [stranger]);
@@ -288,9 +314,25 @@ describe('a gate in taps', () => {
   });
 
   it('holds behind a queueing discipline, and gets frames when the discipline lets them go', async () => {
-    lab.tc('qdisc', 'add', 'dev', tap.name, 'root', 'tbf', 'rate', '400kbit', 'burst', '1600', 'limit', '100000');
+    lab.tc(
+      'qdisc',
+      'add',
+      'dev',
+      tap.name,
+      'root',
+      'tbf',
+      'rate',
+      '400kbit',
+      'burst',
+      '1600',
+      'limit',
+      '100000',
+    );
     gate.setMode('hold');
-    sendFrames(tap.ifindex, numbers(0, 10).map((number) => numberedFrame(number, 1000)));
+    sendFrames(
+      tap.ifindex,
+      numbers(0, 10).map((number) => numberedFrame(number, 1000)),
+    );
     expect(gate.counters(0).diverted).toBeLessThan(10);
     while (gate.counters(0).diverted < 10) await new Promise((resolve) => setTimeout(resolve, 5));
     const arrivals = gate.peek().map(({ atNs }) => atNs);
