@@ -1,9 +1,8 @@
-import eslint from '@eslint/js';
 import tseslint from 'typescript-eslint';
 
 export default tseslint.config(
   { ignores: ['dist/', 'build/', 'node_modules/', 'native/', 'integrations/', '**/*.cjs'] },
-  eslint.configs.recommended,
+  tseslint.configs.eslintRecommended,
   {
     files: ['**/*.ts'],
     extends: [...tseslint.configs.recommendedTypeChecked],

@@ -165,8 +165,12 @@ class SaveJob : public ChunkJob {
  protected:
   void Run() override {
     std::string proc = "/proc/" + std::to_string(pid_);
-    memory_.Open(proc + "/mem", O_RDONLY);
-    pagemap_.Open(proc + "/pagemap", O_RDONLY);
+    try {
+      memory_.Open(proc + "/mem", O_RDONLY);
+      pagemap_.Open(proc + "/pagemap", O_RDONLY);
+    } catch (const SystemError &error) {
+      throw SystemError(error.error == ENOENT ? ESRCH : error.error, error.what());  // a zombie's, or nobody's
+    }
     MarkAnonymous(proc + "/maps");
     Descriptor own;
     if (given_fd_ < 0) own.Open(path_, O_RDWR | O_CREAT | O_TRUNC);

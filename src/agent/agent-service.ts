@@ -110,7 +110,9 @@ export class AgentService {
     frames: async ({ snapshot }) => {
       const manifest = await this.#store.readManifest(snapshot, null);
       const frames = await readStoredFrames(this.#store.pathOf(snapshot), manifest);
-      const vmOf = new Map(manifest.vms.flatMap(({ name, nics }) => nics.map(({ tap }) => [tap, name] as const)));
+      const vmOf = new Map(
+        manifest.vms.flatMap(({ name, nics }) => nics.map(({ tap }) => [tap, name] as const)),
+      );
       return {
         frames: frames.map(({ port, offsetNs, frame }) => ({
           vm: vmOf.get(port) ?? '',

@@ -1,5 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
-import { GatedPorts } from '../network/gated-ports.ts';
+import { VmPorts } from '../network/vm-ports.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams } from '../protocol/rpc.ts';
 import type { SaveMethod } from '../protocol/vm.ts';
@@ -28,18 +28,34 @@ const spareBytes = 64 * 1024 * 1024;
  * Makes everything ready for a cut; nothing in the experiment changes. Whatever fails, all is taken back.
  * @throws StaghornError 'not-found', 'vm-unfit', 'network-unfit', 'host-unfit', 'disk-full'
  */
-export async function arm(params: AgentParams<'arm'>, tools: ArmTools, signal: AbortSignal): Promise<StopSession> {
+export async function arm(
+  params: AgentParams<'arm'>,
+  tools: ArmTools,
+  signal: AbortSignal,
+): Promise<StopSession> {
   const undo: (() => unknown)[] = [];
   try {
     const vms = await openVms(params.vms, signal, undo);
-    const writer = params.snapshot === null ? null : await prepareWriter(params, params.snapshot, vms, tools.store, undo);
-    const ports = GatedPorts.create({ ports: VmGroup.portsOf(vms), ringBytes: params.frameBufferBytes, hold: false });
+    const writer =
+      params.snapshot === null ? null : await prepareWriter(params, params.snapshot, vms, tools.store, undo);
+    const ports = VmPorts.create({
+      ports: VmGroup.portsOf(vms),
+      ringBytes: params.frameBufferBytes,
+      hold: false,
+    });
     undo.push(() => ports.close());
     const group = new VmGroup(vms, ports);
     const stops = new Map<string, bigint>();
     undo.push(() => tools.journal.remove(params.barrier));
     await tools.journal.write(
-      intentOf({ barrier: params.barrier, kind: 'stop', phase: 'armed', snapshot: params.snapshot, group, stops }),
+      intentOf({
+        barrier: params.barrier,
+        kind: 'stop',
+        phase: 'armed',
+        snapshot: params.snapshot,
+        group,
+        stops,
+      }),
     );
     ports.attach();
     signal.throwIfAborted();
@@ -50,7 +66,11 @@ export async function arm(params: AgentParams<'arm'>, tools: ArmTools, signal: A
   }
 }
 
-async function openVms(names: string[] | null, signal: AbortSignal, undo: (() => unknown)[]): Promise<ControlledVm[]> {
+async function openVms(
+  names: string[] | null,
+  signal: AbortSignal,
+  undo: (() => unknown)[],
+): Promise<ControlledVm[]> {
   const [processes, surroundings] = await Promise.all([selectProcesses(names), readSurroundings(signal)]);
   if (processes.length === 0) throw new StaghornError('not-found', 'no QEMU runs on this host');
   const results = await Promise.allSettled(
@@ -60,7 +80,9 @@ async function openVms(names: string[] | null, signal: AbortSignal, undo: (() =>
       return vm;
     }),
   );
-  const failures = results.flatMap((result) => (result.status === 'rejected' ? [result.reason as unknown] : []));
+  const failures = results.flatMap((result) =>
+    result.status === 'rejected' ? [result.reason as unknown] : [],
+  );
   if (failures.length > 0) throw failures[0];
   const vms = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
   requireFit(vms.map(({ vm }) => vm));
@@ -88,9 +110,13 @@ function requireMethod({ name, vm }: ControlledVm, choice: AgentParams<'arm'>['m
   const reasons = Object.entries(vm.methods).flatMap(([tried, reason]) =>
     reason !== null && (choice === 'auto' || choice === tried) ? [`${tried}: ${reason}`] : [],
   );
-  throw new StaghornError('vm-unfit', `VM ${name} cannot be saved by method ${choice}: ${reasons.join('; ')}`, {
-    context: { vm: name },
-  });
+  throw new StaghornError(
+    'vm-unfit',
+    `VM ${name} cannot be saved by method ${choice}: ${reasons.join('; ')}`,
+    {
+      context: { vm: name },
+    },
+  );
 }
 
 async function requireSpace(vms: readonly ControlledVm[], store: SnapshotStore): Promise<void> {

@@ -22,8 +22,12 @@ export async function checkRestore(
   const directory = store.pathOf(params.snapshot);
   const problems = await findObstacles(manifest, directory, signal);
   if (problems.length > 0) {
-    const damaged = problems.some((problem) => /damaged|checksum|cannot be read|bytes instead of/.test(problem));
-    throw new StaghornError(damaged ? 'snapshot-damaged' : 'snapshot-unfit', problems.join('; '), { context: { problems } });
+    const damaged = problems.some((problem) =>
+      /damaged|checksum|cannot be read|bytes instead of/.test(problem),
+    );
+    throw new StaghornError(damaged ? 'snapshot-damaged' : 'snapshot-unfit', problems.join('; '), {
+      context: { problems },
+    });
   }
   const sockets = new Set(manifest.vms.map(({ qmpSocket }) => qmpSocket));
   const names = new Set(manifest.vms.map(({ name }) => name));

@@ -33,5 +33,7 @@ export async function guard(directories: AgentDirectories): Promise<void> {
   const journal = new IntentJournal(intentDirectory(directories));
   if ((await journal.readAll()).length === 0) return;
   const log = { debug: silent, info: silent, warn: silent, error: silent };
-  await withRecoveryLock(recoveryLock(directories), () => recover(journal, new SnapshotStore(directories.store), log));
+  await withRecoveryLock(recoveryLock(directories), () =>
+    recover(journal, new SnapshotStore(directories.store), log),
+  );
 }

@@ -10,6 +10,12 @@ export async function readSurroundings(signal?: AbortSignal): Promise<HostSurrou
   return { links: readLinks(), switchPorts: await readSwitchPorts(undefined, signal) };
 }
 
+/** Everything that is plugged into a switch of this host: frames on their way may wait there. */
+export async function switchedDevices(signal?: AbortSignal): Promise<number[]> {
+  const { links, switchPorts } = await readSurroundings(signal);
+  return links.flatMap(({ name, ifindex }) => (switchPorts.has(name) ? [ifindex] : []));
+}
+
 /**
  * The QEMU processes of the named VMs, or of all.
  * @throws StaghornError 'not-found' naming those that are missing; 'vm-unfit' if a name stands for two VMs.
@@ -20,9 +26,14 @@ export async function selectProcesses(names: readonly string[] | null): Promise<
   const missing = (names ?? []).filter((name) => !selected.some((process) => process.name === name));
   if (missing.length > 0) {
     const present = found.map(({ name }) => name).join(', ') || 'none';
-    throw new StaghornError('not-found', `no running QEMU is named ${missing.join(', ')} (running here: ${present})`);
+    throw new StaghornError(
+      'not-found',
+      `no running QEMU is named ${missing.join(', ')} (running here: ${present})`,
+    );
   }
-  const twice = selected.find((process, index) => selected.findIndex(({ name }) => name === process.name) !== index);
+  const twice = selected.find(
+    (process, index) => selected.findIndex(({ name }) => name === process.name) !== index,
+  );
   if (twice !== undefined) {
     throw new StaghornError('vm-unfit', `two running QEMUs are named ${twice.name}; give each its own -name`);
   }
@@ -41,6 +52,13 @@ export async function discoverPorts(
 ): Promise<Omit<ExperimentPort, 'host'>[]> {
   const vms = await discoverVms(names, signal);
   return vms.flatMap((vm) =>
-    vm.nics.map(({ tap, mac, model, mtu, switchPort }) => ({ vm: vm.name, tap, mac, model, mtu, switchPort })),
+    vm.nics.map(({ tap, mac, model, mtu, switchPort }) => ({
+      vm: vm.name,
+      tap,
+      mac,
+      model,
+      mtu,
+      switchPort,
+    })),
   );
 }

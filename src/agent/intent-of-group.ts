@@ -25,7 +25,9 @@ export function intentOf({ barrier, kind, phase, snapshot, group, stops }: Inten
       qmpSocket: vm.vm.qmpSocket!,
       resumes: vm.resumes,
       stoppedAtNs: stops.get(vm.name) ?? null,
-      taps: group.ports.portsOfVm(vm.name).map(({ name, ifindex, slot }) => ({ tap: name, ifindex, slot })),
+      taps: group.ports.ports
+        .filter((port) => port.vm === vm.name)
+        .map((port) => ({ tap: port.name, ifindex: port.ifindex, slot: group.ports.slotOf(port) })),
     })),
     gate: group.ports.identity,
   };

@@ -27,7 +27,7 @@ export const intent = z.strictObject({
       taps: z.array(z.strictObject({ tap: z.string(), ifindex: z.int(), slot: z.int() })),
     }),
   ),
-  gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: z.string() }).nullable(),
+  gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs }),
 });
 export type Intent = z.infer<typeof intent>;
 

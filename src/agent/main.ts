@@ -5,7 +5,12 @@ import { agentContract } from '../protocol/rpc.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
 import { serveRpc, type RpcServer } from '../transport/index.ts';
-import { defaultDirectories, intentDirectory, recoveryLock, type AgentDirectories } from './agent-directories.ts';
+import {
+  defaultDirectories,
+  intentDirectory,
+  recoveryLock,
+  type AgentDirectories,
+} from './agent-directories.ts';
 import { AgentService, type AgentNotices } from './agent-service.ts';
 import { guard, startGuardian } from './guardian.ts';
 import { IntentJournal } from './intent.ts';

@@ -1,5 +1,5 @@
 import { messageOf } from '../errors/index.ts';
-import { GatedPorts } from '../network/gated-ports.ts';
+import { VmPorts } from '../network/vm-ports.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
@@ -41,7 +41,7 @@ async function recoverOne(entry: Intent, store: SnapshotStore): Promise<string> 
   const group = await reopen(entry);
   if (entry.kind === 'restore' && entry.snapshot !== null) {
     const manifest = await store.readManifest(entry.snapshot, null);
-    group.ports.preloadUndelivered(await readStoredFrames(store.pathOf(entry.snapshot), manifest));
+    group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest));
   }
   const problems = await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map());
   await group.close();
@@ -68,10 +68,15 @@ async function reopen(entry: Intent): Promise<VmGroup> {
     vms.push(await ControlledVm.open(process, surroundings, undefined, { resumes }));
   }
   const slots = new Map(entry.vms.flatMap(({ taps }) => taps.map(({ tap, slot }) => [tap, slot] as const)));
-  const ports = VmGroup.portsOf(vms).map((port) => ({ ...port, slot: slots.get(port.name) }));
-  return new VmGroup(vms, GatedPorts.reopen({ ports, identity: entry.gate }));
+  const ports = VmGroup.portsOf(vms).flatMap((port) => {
+    const slot = slots.get(port.name);
+    return slot === undefined ? [] : [{ ...port, slot }];
+  });
+  return new VmGroup(vms, VmPorts.adopt({ ports, identity: entry.gate }));
 }
 
 function stopsOf({ vms }: Intent): Map<string, bigint> {
-  return new Map(vms.flatMap(({ name, stoppedAtNs }) => (stoppedAtNs === null ? [] : [[name, stoppedAtNs] as const])));
+  return new Map(
+    vms.flatMap(({ name, stoppedAtNs }) => (stoppedAtNs === null ? [] : [[name, stoppedAtNs] as const])),
+  );
 }

@@ -16,7 +16,10 @@ export async function withRecoveryLock<T>(path: string, work: () => Promise<T>):
     const startedAtMs = performance.now();
     while (!lockFile(file.fd)) {
       if (performance.now() - startedAtMs > boundMs) {
-        throw new StaghornError('host-unfit', `another process has been recovering this host for ${boundMs} ms`);
+        throw new StaghornError(
+          'host-unfit',
+          `another process has been recovering this host for ${boundMs} ms`,
+        );
       }
       await delay(pollMs);
     }

@@ -14,8 +14,14 @@ import { parseChunkChecksums } from './stored-ram.ts';
  * Everything that could keep a snapshot from running on this host, found before anything that runs is touched.
  * @returns problems in words; none if it fits.
  */
-export async function findObstacles(manifest: HostManifest, directory: string, signal: AbortSignal): Promise<string[]> {
-  const bridges = new Set([...(await readSwitchPorts(undefined, signal)).values()].map(({ bridge }) => bridge));
+export async function findObstacles(
+  manifest: HostManifest,
+  directory: string,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const bridges = new Set(
+    [...(await readSwitchPorts(undefined, signal)).values()].map(({ bridge }) => bridge),
+  );
   const perVm = await Promise.all(
     manifest.vms.map(async (vm) => [
       ...(await qemuObstacles(vm, signal)),
@@ -32,7 +38,9 @@ async function qemuObstacles(vm: StoredVm, signal: AbortSignal): Promise<string[
     const { stdout } = await promisify(execFile)(vm.exe, ['--version'], { signal, timeout: 10_000 });
     const version = /version (\d+\.\d+\.\d+)/.exec(stdout)?.[1];
     if (version === vm.qemuVersion) return [];
-    return [`VM ${vm.name}: saved by QEMU ${vm.qemuVersion}, and ${vm.exe} is version ${version ?? 'unknown'}`];
+    return [
+      `VM ${vm.name}: saved by QEMU ${vm.qemuVersion}, and ${vm.exe} is version ${version ?? 'unknown'}`,
+    ];
   } catch (error) {
     signal.throwIfAborted();
     return [`VM ${vm.name}: its QEMU ${vm.exe} does not run here: ${messageOf(error)}`];
@@ -42,11 +50,17 @@ async function qemuObstacles(vm: StoredVm, signal: AbortSignal): Promise<string[
 async function ramSizeObstacles(vm: StoredVm, directory: string): Promise<string[]> {
   const size = await stat(join(directory, vm.ram.file)).then(({ size }) => size, messageOf);
   if (size === vm.ram.bytes) return [];
-  return [`VM ${vm.name}: ${vm.ram.file} is damaged: ${typeof size === 'string' ? size : `${size} bytes instead of ${vm.ram.bytes}`}`];
+  return [
+    `VM ${vm.name}: ${vm.ram.file} is damaged: ${typeof size === 'string' ? size : `${size} bytes instead of ${vm.ram.bytes}`}`,
+  ];
 }
 
 async function smallFileObstacles(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
-  const checks = await Promise.all([vm.state, ...vm.blocks.map(({ name: _, ...file }) => file)].map((file) => checkFile(directory, file, signal)));
+  const checks = await Promise.all(
+    [vm.state, ...vm.blocks.map(({ name: _, ...file }) => file)].map((file) =>
+      checkFile(directory, file, signal),
+    ),
+  );
   return checks.flatMap((problem) => (problem === null ? [] : [`VM ${vm.name}: ${problem}`]));
 }
 
@@ -59,15 +73,24 @@ function bridgeObstacles(vm: StoredVm, bridges: ReadonlySet<string>): string[] {
 }
 
 /** Recomputes the checksums of RAM. @throws StaghornError 'snapshot-damaged' naming the file and the place. */
-export async function requireIntactRam(manifest: HostManifest, directory: string, signal: AbortSignal): Promise<void> {
+export async function requireIntactRam(
+  manifest: HostManifest,
+  directory: string,
+  signal: AbortSignal,
+): Promise<void> {
   for (const { name, ram } of manifest.vms) {
     const problem = await findRamDamage(directory, ram, signal);
-    if (problem !== null) throw new StaghornError('snapshot-damaged', `VM ${name}: ${problem}`, { context: { vm: name } });
+    if (problem !== null)
+      throw new StaghornError('snapshot-damaged', `VM ${name}: ${problem}`, { context: { vm: name } });
   }
 }
 
 /** Null, or in words where a RAM file differs from its checksums. */
-export async function findRamDamage(directory: string, ram: StoredRam, signal: AbortSignal): Promise<string | null> {
+export async function findRamDamage(
+  directory: string,
+  ram: StoredRam,
+  signal: AbortSignal,
+): Promise<string | null> {
   const checksums = parseChunkChecksums(ram);
   const result = await verifyRam({ file: join(directory, ram.file), length: ram.bytes, checksums, signal });
   if (result.ok) return null;

@@ -34,7 +34,8 @@ async function ensureTap({ tap, mtu, vnetHdr }: Nic): Promise<void> {
 async function waitForEmptyQdiscs(taps: ReadonlySet<string>, signal: AbortSignal): Promise<void> {
   const ifindexes = new Set(readLinks().flatMap(({ name, ifindex }) => (taps.has(name) ? [ifindex] : [])));
   const startedAtMs = performance.now();
-  const waiting = () => readQdiscs().some(({ ifindex, backlogPackets }) => ifindexes.has(ifindex) && backlogPackets > 0);
+  const waiting = () =>
+    readQdiscs().some(({ ifindex, backlogPackets }) => ifindexes.has(ifindex) && backlogPackets > 0);
   while (waiting() && performance.now() - startedAtMs < backlogBoundMs) {
     await delay(backlogPollMs, undefined, { signal });
   }

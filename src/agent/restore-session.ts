@@ -1,4 +1,3 @@
-
 import { messageOf, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
@@ -51,7 +50,9 @@ export class RestoreSession {
   constructor(parts: RestoreSessionParts) {
     this.barrier = parts.params.barrier;
     this.#parts = parts;
-    this.#lease = new Lease(parts.params.leaseMs, () => this.#giveUp('its lease ran out: the controller went silent'));
+    this.#lease = new Lease(parts.params.leaseMs, () =>
+      this.#giveUp('its lease ran out: the controller went silent'),
+    );
     parts.verified.catch((error: unknown) => this.#giveUp(messageOf(error)));
   }
 
@@ -83,7 +84,13 @@ export class RestoreSession {
     await Promise.all(running.map((vm) => terminateVm(vm, signal)));
     await restoreNetwork(manifest, signal);
     const startedAtMs = performance.now();
-    this.#started = await startVms({ manifest, directory, runDirectory, signal, onStarted: (vms) => (this.#started = vms) });
+    this.#started = await startVms({
+      manifest,
+      directory,
+      runDirectory,
+      signal,
+      onStarted: (vms) => (this.#started = vms),
+    });
     const group = await openRestoredGroup(this.#started, {
       directory,
       frameBufferBytes: params.frameBufferBytes,
@@ -135,7 +142,8 @@ export class RestoreSession {
     await this.#preparing;
     await this.#group?.replayed().catch(() => undefined);
     await this.#group?.close();
-    if (abortReason !== null) await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
+    if (abortReason !== null)
+      await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
     await journal.remove(this.barrier);
     this.#state = 'ended';
     const outcome = this.#outcome(abortReason !== null);
@@ -158,7 +166,14 @@ export class RestoreSession {
     const { params, journal } = this.#parts;
     const group = this.#requireGroup();
     return journal.write(
-      intentOf({ barrier: params.barrier, kind: 'restore', phase, snapshot: params.snapshot, group, stops: new Map() }),
+      intentOf({
+        barrier: params.barrier,
+        kind: 'restore',
+        phase,
+        snapshot: params.snapshot,
+        group,
+        stops: new Map(),
+      }),
     );
   }
 
@@ -167,4 +182,3 @@ export class RestoreSession {
     return this.#group;
   }
 }
-

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 
 import { StaghornError } from '../errors/index.ts';
 import { writeMemory } from '../native/ram.ts';
-import { GatedPorts } from '../network/gated-ports.ts';
+import { VmPorts } from '../network/vm-ports.ts';
 import type { HostManifest, StoredVm } from '../store/manifest.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm, type LaunchSpec } from '../vmm/launch.ts';
@@ -66,7 +66,10 @@ interface OpenOptions {
 }
 
 /** Takes control of VMs that were started paused, and closes the gate on their ports. */
-export async function openRestoredGroup(started: readonly StartedVm[], options: OpenOptions): Promise<VmGroup> {
+export async function openRestoredGroup(
+  started: readonly StartedVm[],
+  options: OpenOptions,
+): Promise<VmGroup> {
   const surroundings = await readSurroundings();
   const vms = await Promise.all(
     started.map(async ({ stored, launched }) => {
@@ -75,7 +78,7 @@ export async function openRestoredGroup(started: readonly StartedVm[], options: 
       return vm;
     }),
   );
-  const ports = GatedPorts.create({
+  const ports = VmPorts.create({
     ports: VmGroup.portsOf(vms),
     ringBytes: options.frameBufferBytes,
     hold: true,
@@ -91,7 +94,10 @@ async function putBackBlocks(stored: StoredVm, vm: ControlledVm, directory: stri
   for (const block of stored.blocks) {
     const target = vm.layout.others.find(({ name }) => name === block.name);
     if (target === undefined || target.length !== block.bytes) {
-      throw new StaghornError('snapshot-unfit', `VM ${stored.name}: its QEMU has no memory block ${block.name} of the same size`);
+      throw new StaghornError(
+        'snapshot-unfit',
+        `VM ${stored.name}: its QEMU has no memory block ${block.name} of the same size`,
+      );
     }
     const bytes = await readFile(join(directory, block.file));
     await writeMemory({ pid: vm.process.pid, address: target.address, bytes });

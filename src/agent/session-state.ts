@@ -33,7 +33,10 @@ const allowedIn: Readonly<Record<SessionCall, readonly SessionState[]>> = {
 
 export class StateError extends StaghornError {
   constructor(call: SessionCall, state: SessionState) {
-    super('wrong-state', `${call} is possible only when ${allowedIn[call].join(' or ')}, and this barrier is ${state}`);
+    super(
+      'wrong-state',
+      `${call} is possible only when ${allowedIn[call].join(' or ')}, and this barrier is ${state}`,
+    );
   }
 }
 

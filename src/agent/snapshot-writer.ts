@@ -2,7 +2,7 @@ import { hostname, release } from 'node:os';
 
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { encodeFrameFile } from '../network/frame-file.ts';
-import type { HeldPortFrame } from '../network/gated-ports.ts';
+import type { HeldFrame } from '../network/vm-ports.ts';
 import type { AgentParams, AgentResult, StoreReport, VmResume } from '../protocol/rpc.ts';
 import type { SaveMethod } from '../protocol/vm.ts';
 import { manifestFormat, manifestVersion, type HostManifest, type StoredVm } from '../store/manifest.ts';
@@ -52,15 +52,16 @@ export class SnapshotWriter {
     return Promise.all([...this.#savers.keys()].map((name) => this.#keeping.get(name) ?? neverStopped(name)));
   }
 
-  keepFrames(frames: readonly HeldPortFrame[], stops: StopInstants): void {
+  keepFrames(frames: readonly HeldFrame[], stops: StopInstants): void {
     this.#stops = stops;
+    const ports = [...this.#savers.values()].flatMap(({ vm }) => vm.taps.map(({ nic }) => nic.tap));
     const records = frames.map(({ vm, port, atNs, gsoSize, frame }) => ({
       port,
       offsetNs: atNs - (stops.get(vm) ?? atNs),
       gsoSize,
       frame,
     }));
-    this.#frames = { content: encodeFrameFile(records), count: records.length };
+    this.#frames = { content: encodeFrameFile({ ports, frames: records }), count: records.length };
   }
 
   resumed(resumes: readonly VmResume[]): void {
@@ -68,12 +69,18 @@ export class SnapshotWriter {
   }
 
   async store(signal: AbortSignal, onProgress: (done: number, total: number) => void): Promise<StoreReport> {
-    const storing = Promise.all([...this.#savers.values()].map((saver) => this.#store(saver, signal, onProgress)));
+    const storing = Promise.all(
+      [...this.#savers.values()].map((saver) => this.#store(saver, signal, onProgress)),
+    );
     this.#storing = storing.catch(() => undefined);
     await storing;
     return {
       bytes: await allocatedBytes(this.#directory.path),
-      vms: [...this.#stored].map(([name, { ram }]) => ({ name, ramBytes: ram.bytes, storedBytes: ram.storedBytes })),
+      vms: [...this.#stored].map(([name, { ram }]) => ({
+        name,
+        ramBytes: ram.bytes,
+        storedBytes: ram.storedBytes,
+      })),
     };
   }
 
@@ -115,19 +122,30 @@ export class SnapshotWriter {
     };
   }
 
-  async #store(saver: StoppedVmSaver, signal: AbortSignal, onProgress: (done: number, total: number) => void) {
+  async #store(
+    saver: StoppedVmSaver,
+    signal: AbortSignal,
+    onProgress: (done: number, total: number) => void,
+  ) {
     const total = [...this.#savers.values()].reduce((sum, { vm }) => sum + vm.layout.main.length, 0);
     const { name } = saver.vm;
     try {
       const stored = await saver.store(signal, (doneBytes) => {
         this.#done.set(name, doneBytes);
-        onProgress([...this.#done.values()].reduce((a, b) => a + b, 0), total);
+        onProgress(
+          [...this.#done.values()].reduce((a, b) => a + b, 0),
+          total,
+        );
       });
       this.#stored.set(name, stored);
     } catch (error) {
       if (error instanceof StaghornError) throw error;
-      const code = error instanceof Error && 'code' in error && error.code === 'ENOSPC' ? 'disk-full' : 'vm-failed';
-      throw new StaghornError(code, `VM ${name}: storing its RAM: ${messageOf(error)}`, { cause: error, context: { vm: name } });
+      const code =
+        error instanceof Error && 'code' in error && error.code === 'ENOSPC' ? 'disk-full' : 'vm-failed';
+      throw new StaghornError(code, `VM ${name}: storing its RAM: ${messageOf(error)}`, {
+        cause: error,
+        context: { vm: name },
+      });
     }
   }
 

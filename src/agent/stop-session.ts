@@ -5,6 +5,7 @@ import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
+import { switchedDevices } from './host-inventory.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SnapshotWriter } from './snapshot-writer.ts';
 import type { VmGroup } from './vm-group.ts';
@@ -45,7 +46,9 @@ export class StopSession {
   constructor(parts: StopSessionParts) {
     this.barrier = parts.params.barrier;
     this.#parts = parts;
-    this.#lease = new Lease(parts.params.leaseMs, () => this.#giveUp('its lease ran out: the controller went silent'));
+    this.#lease = new Lease(parts.params.leaseMs, () =>
+      this.#giveUp('its lease ran out: the controller went silent'),
+    );
     for (const vm of parts.group.vms) void vm.qmp.closed.then(() => this.#vmGone(vm));
   }
 
@@ -57,7 +60,7 @@ export class StopSession {
         method: writer?.methodOf(name) ?? null,
         ramBytes: layout.main.length,
       })),
-      ports: group.ports.count,
+      ports: group.ports.ports.length,
     };
   }
 
@@ -86,10 +89,16 @@ export class StopSession {
 
   async drain(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'drain'>> {
     requireState('drain', this.#state);
-    const { ports } = this.#parts.group;
-    const report = await ports.drain({ ...options, signal: this.#work.signal });
-    this.#parts.writer?.keepFrames(ports.heldFrames(), this.#stops);
-    return report;
+    const { ports, vms } = this.#parts.group;
+    const { waitedMs, backlog } = await ports.drain({
+      ...options,
+      watched: await switchedDevices(this.#work.signal),
+      signal: this.#work.signal,
+    });
+    const held = ports.held();
+    this.#parts.writer?.keepFrames(held, this.#stops);
+    const frames = vms.map(({ name }) => ({ vm: name, count: held.filter(({ vm }) => vm === name).length }));
+    return { waitedMs, frames, backlog: [...backlog] };
   }
 
   async save(): Promise<AgentResult<'save'>> {
@@ -189,7 +198,14 @@ export class StopSession {
   #writeIntent(phase: 'armed' | 'resumed'): Promise<void> {
     const { group, params, journal } = this.#parts;
     return journal.write(
-      intentOf({ barrier: params.barrier, kind: 'stop', phase, snapshot: params.snapshot, group, stops: this.#stops }),
+      intentOf({
+        barrier: params.barrier,
+        kind: 'stop',
+        phase,
+        snapshot: params.snapshot,
+        group,
+        stops: this.#stops,
+      }),
     );
   }
 }

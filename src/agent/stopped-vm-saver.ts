@@ -30,7 +30,8 @@ export class StoppedVmSaver {
 
   async keep(signal: AbortSignal, onProgress: (doneBytes: number) => void): Promise<StoppedVm> {
     this.#kept = await this.vm.keep(this.method);
-    if (saveMethods[this.method].copiesWhileStopped) this.#ram = await this.#writeRam(this.#kept, signal, onProgress);
+    if (saveMethods[this.method].copiesWhileStopped)
+      this.#ram = await this.#writeRam(this.#kept, signal, onProgress);
     return this.#kept;
   }
 
@@ -53,7 +54,12 @@ export class StoppedVmSaver {
     const { main, others } = this.vm.layout;
     const file = `${this.vm.name}.ram`;
     const saved = await kept.ram.write(main, join(this.#directory.path, file), { signal, onProgress });
-    const ram: StoredRam = { file, bytes: main.length, storedBytes: saved.dataBytes, ...readChunkChecksums(saved) };
+    const ram: StoredRam = {
+      file,
+      bytes: main.length,
+      storedBytes: saved.dataBytes,
+      ...readChunkChecksums(saved),
+    };
     const blocks: (StoredFile & { name: string })[] = [];
     for (const [index, block] of others.entries()) {
       const blockFile = `${this.vm.name}.block${index}`;

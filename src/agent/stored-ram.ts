@@ -1,11 +1,13 @@
-import { ramChunkBytes, type SavedRam } from '../native/ram.ts';
+import { chunkBytes, type SavedRam } from '../native/ram.ts';
 import type { StoredRam } from '../store/manifest.ts';
 
 /** The checksums of RAM as the manifest holds them: little-endian u32, base64. */
-export function readChunkChecksums({ chunkChecksums }: SavedRam): Pick<StoredRam, 'chunkBytes' | 'chunkCrc32c'> {
+export function readChunkChecksums({
+  chunkChecksums,
+}: SavedRam): Pick<StoredRam, 'chunkBytes' | 'chunkCrc32c'> {
   const bytes = Buffer.alloc(chunkChecksums.length * 4);
   chunkChecksums.forEach((checksum, index) => bytes.writeUInt32LE(checksum, index * 4));
-  return { chunkBytes: ramChunkBytes, chunkCrc32c: bytes.toString('base64') };
+  return { chunkBytes, chunkCrc32c: bytes.toString('base64') };
 }
 
 export function parseChunkChecksums({ chunkCrc32c }: StoredRam): Uint32Array {

@@ -1,7 +1,7 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { runCut, runResume } from '../native/barrier.ts';
 import { monotonicNs } from '../native/clock.ts';
-import { GatedPorts, type ReplaySummary } from '../network/gated-ports.ts';
+import type { ReplaySummary, VmPort, VmPorts } from '../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 
@@ -9,6 +9,8 @@ import type { ControlledVm } from '../vmm/controlled-vm.ts';
 const spinNs = 150_000;
 /** How long running VMs get to read their tap rings empty before they are read for them. */
 const ringBoundNs = 2_000_000;
+/** Room for what they leave: a ring holds 1000 frames (txqueuelen), mostly of 1.5 KB. */
+const leftoverBytesMax = 2 * 1024 * 1024;
 
 /** When each VM of the group had stopped, by name (CLOCK_MONOTONIC). */
 export type StopInstants = ReadonlyMap<string, bigint>;
@@ -19,16 +21,16 @@ export type StopInstants = ReadonlyMap<string, bigint>;
  */
 export class VmGroup {
   readonly vms: readonly ControlledVm[];
-  readonly ports: GatedPorts;
+  readonly ports: VmPorts;
   #replay: Promise<ReplaySummary> | undefined;
 
-  constructor(vms: readonly ControlledVm[], ports: GatedPorts) {
+  constructor(vms: readonly ControlledVm[], ports: VmPorts) {
     this.vms = vms;
     this.ports = ports;
   }
 
-  /** Slots of a VM's ports in the gate are numbered through all VMs in order. */
-  static portsOf(vms: readonly ControlledVm[]) {
+  /** The ports of all VMs, in order. */
+  static portsOf(vms: readonly ControlledVm[]): VmPort[] {
     return vms.flatMap(({ name, taps }) =>
       taps.map(({ nic, fd }) => ({ vm: name, name: nic.tap, ifindex: nic.ifindex, tapFd: fd })),
     );
@@ -58,6 +60,7 @@ export class VmGroup {
       modeWord: this.ports.modeWord,
       taps: this.ports.cutTaps(),
       ringBoundNs,
+      leftoverBytesMax,
       writes: changes.map(({ vm, change }) => ({ fd: vm.qmp.fd, bytes: change.bytes })),
       signal,
     });
@@ -82,17 +85,24 @@ export class VmGroup {
    */
   async resumeAt(instants: ReadonlyMap<string, bigint>, stops: StopInstants): Promise<VmResume[]> {
     const waking = this.vms.filter(({ resumes }) => resumes);
-    const changes = waking.map((vm) => ({ vm, change: vm.prepareResume(), atNs: instants.get(vm.name) ?? monotonicNs() }));
+    const changes = waking.map((vm) => ({
+      vm,
+      change: vm.prepareResume(),
+      atNs: instants.get(vm.name) ?? monotonicNs(),
+    }));
     const happened = Promise.allSettled(
       changes.map(async ({ vm, change }) => ({ name: vm.name, resumedAtNs: await change.happened })),
     );
-    const firstNs = changes.reduce((first, { atNs }) => (atNs < first ? atNs : first), changes[0]?.atNs ?? monotonicNs());
-    this.#replay = this.ports.replay({
-      liveFromNs: firstNs,
-      resumes: new Map(
+    const firstNs = changes.reduce(
+      (first, { atNs }) => (atNs < first ? atNs : first),
+      changes[0]?.atNs ?? monotonicNs(),
+    );
+    this.#replay = this.ports.replay(
+      firstNs,
+      new Map(
         this.vms.map(({ name }) => [name, resumeOf(instants.get(name) ?? firstNs, stops.get(name) ?? null)]),
       ),
-    });
+    );
     this.#replay.catch(() => undefined);
     await runResume({
       writes: changes.map(({ vm, change, atNs }) => ({ fd: vm.qmp.fd, bytes: change.bytes, atNs })),
@@ -135,10 +145,11 @@ function resumeOf(atNs: bigint, stoppedAtNs: bigint | null) {
 }
 
 function collect<T>(results: readonly PromiseSettledResult<T>[]): T[] {
-  const failures = results.flatMap((result) => (result.status === 'rejected' ? [messageOf(result.reason)] : []));
+  const failures = results.flatMap((result) =>
+    result.status === 'rejected' ? [messageOf(result.reason)] : [],
+  );
   if (failures.length > 0) {
     throw new StaghornError('vm-failed', failures.join('; '), { context: { problems: failures } });
   }
   return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
 }
-

@@ -72,14 +72,23 @@ export abstract class AgentBarrier implements BarrierPort {
   }
 
   async abort(hostName: string, reason: string): Promise<void> {
-    await this.ask(this.hosts.get(hostName)!, 'abort', { barrier: this.id, reason }, undefined, abortTimeoutMs);
+    await this.ask(
+      this.hosts.get(hostName)!,
+      'abort',
+      { barrier: this.id, reason },
+      undefined,
+      abortTimeoutMs,
+    );
   }
 
   async renew(hostName: string): Promise<void> {
     await this.ask(this.hosts.get(hostName)!, 'renew', { barrier: this.id }, undefined, renewTimeoutMs);
   }
 
-  onTrouble(hostName: string, listener: (trouble: { lost: boolean; error: StaghornError }) => void): () => void {
+  onTrouble(
+    hostName: string,
+    listener: (trouble: { lost: boolean; error: StaghornError }) => void,
+  ): () => void {
     this.#listeners.set(hostName, listener);
     return () => this.#listeners.delete(hostName);
   }
@@ -105,18 +114,27 @@ export abstract class AgentBarrier implements BarrierPort {
       atNs: toHostClock(stoppedAtNs + this.pauseNs, host.clock),
     }));
     const { vms: resumed } = await this.ask(host, 'resume', { barrier: this.id, vms }, signal);
-    return new Map(resumed.map(({ name, resumedAtNs }) => [name, toControllerClock(resumedAtNs, host.clock)]));
+    return new Map(
+      resumed.map(({ name, resumedAtNs }) => [name, toControllerClock(resumedAtNs, host.clock)]),
+    );
   }
 
   #planResume(): void {
     const hosts = [...this.hosts.values()];
     const stops = hosts.flatMap((host) => [...this.stopsOf(host).values()]);
-    this.pauseNs = planPause(process.hrtime.bigint(), stops, hosts.map(({ clock }) => clock));
+    this.pauseNs = planPause(
+      process.hrtime.bigint(),
+      stops,
+      hosts.map(({ clock }) => clock),
+    );
   }
 
   #progressed(host: string, step: string, done: number, total: number): void {
     this.#doneBytes.set(host, { done, total });
-    const sum = [...this.#doneBytes.values()].reduce((a, b) => ({ done: a.done + b.done, total: a.total + b.total }));
+    const sum = [...this.#doneBytes.values()].reduce((a, b) => ({
+      done: a.done + b.done,
+      total: a.total + b.total,
+    }));
     this.#report({ step, message: phaseMessages[step] ?? step, doneBytes: sum.done, totalBytes: sum.total });
   }
 }

@@ -32,7 +32,9 @@ export class AgentLink {
   private constructor(host: string, agent: ConnectedAgent<AgentContract>, log: Logger) {
     this.host = host;
     this.#agent = agent;
-    agent.client.onNotification('log', ({ level, message, fields }) => log[level]({ ...fields, host }, message));
+    agent.client.onNotification('log', ({ level, message, fields }) =>
+      log[level]({ ...fields, host }, message),
+    );
     agent.client.onNotification('progress', ({ barrier, step, doneBytes, totalBytes }) =>
       this.#notices.get(barrier)?.progress(step, doneBytes, totalBytes),
     );
@@ -52,7 +54,11 @@ export class AgentLink {
     try {
       const agent = await connectAgent(agentContract, target, { files: bundle });
       const link = new AgentLink(host, agent, log);
-      const hello = await link.call('hello', { protocolVersion, controllerVersion: version, host }, helloTimeoutMs);
+      const hello = await link.call(
+        'hello',
+        { protocolVersion, controllerVersion: version, host },
+        helloTimeoutMs,
+      );
       log.info({ ...hello, host }, 'agent connected');
       return link;
     } catch (error) {
@@ -101,7 +107,10 @@ export class AgentLink {
 /** The same error, saying on which host of the experiment it happened. */
 function withHost(host: string, error: unknown): StaghornError {
   if (!(error instanceof StaghornError)) {
-    return new StaghornError('internal', `host ${host}: ${messageOf(error)}`, { cause: error, context: { host } });
+    return new StaghornError('internal', `host ${host}: ${messageOf(error)}`, {
+      cause: error,
+      context: { host },
+    });
   }
   const text = error.message.includes(host) ? error.message : `host ${host}: ${error.message}`;
   return new StaghornError(error.code, text, { cause: error.cause, context: { ...error.context, host } });

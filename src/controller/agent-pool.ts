@@ -40,7 +40,9 @@ export class AgentPool {
 
   async close(): Promise<void> {
     const links = await Promise.allSettled(this.#links.values());
-    await Promise.allSettled(links.map((link) => (link.status === 'fulfilled' ? link.value.close() : undefined)));
+    await Promise.allSettled(
+      links.map((link) => (link.status === 'fulfilled' ? link.value.close() : undefined)),
+    );
     this.#links.clear();
   }
 }

@@ -48,7 +48,10 @@ export class Catalog {
     database.pragma('synchronous = FULL');
     const [{ user_version: found }] = database.pragma('user_version') as [{ user_version: number }];
     if (found > schemaVersion) {
-      throw new StaghornError('version-mismatch', `${path} is of a newer Staghorn (catalog version ${found})`);
+      throw new StaghornError(
+        'version-mismatch',
+        `${path} is of a newer Staghorn (catalog version ${found})`,
+      );
     }
     if (found === 0) database.exec(`BEGIN; ${schema} PRAGMA user_version = ${schemaVersion}; COMMIT;`);
     return new Catalog(database);
@@ -84,8 +87,16 @@ export class Catalog {
   /** Adds it or replaces it: one statement, so that a snapshot is in one state or in the next. */
   putSnapshot({ snapshot, manifests }: StoredSnapshot): void {
     this.#database
-      .prepare('INSERT OR REPLACE INTO snapshots (id, experiment, name, document, manifests) VALUES (?, ?, ?, ?, ?)')
-      .run(snapshot.id, snapshot.experiment, snapshot.name, JSON.stringify(snapshot), JSON.stringify(manifests));
+      .prepare(
+        'INSERT OR REPLACE INTO snapshots (id, experiment, name, document, manifests) VALUES (?, ?, ?, ?, ?)',
+      )
+      .run(
+        snapshot.id,
+        snapshot.experiment,
+        snapshot.name,
+        JSON.stringify(snapshot),
+        JSON.stringify(manifests),
+      );
   }
 
   findSnapshot(id: string): StoredSnapshot | null {
@@ -94,7 +105,9 @@ export class Catalog {
   }
 
   findSnapshotByName(experiment: string, name: string): StoredSnapshot | null {
-    const row = this.#database.prepare('SELECT * FROM snapshots WHERE experiment = ? AND name = ?').get(experiment, name);
+    const row = this.#database
+      .prepare('SELECT * FROM snapshots WHERE experiment = ? AND name = ?')
+      .get(experiment, name);
     return row === undefined ? null : readSnapshot(row);
   }
 

@@ -176,7 +176,9 @@ export class Controller implements StaghornService {
     const { snapshot } = this.#requireSnapshot(id);
     return this.#startOn(snapshot, 'delete', async ({ signal }) => {
       const hosts = await this.#experiments.connect(snapshot.experiment);
-      await Promise.all(hosts.map(({ link }) => link.call('removeSnapshot', { snapshot: id }, fileTimeoutMs, signal)));
+      await Promise.all(
+        hosts.map(({ link }) => link.call('removeSnapshot', { snapshot: id }, fileTimeoutMs, signal)),
+      );
       this.#catalog.removeSnapshot(id);
       return null;
     });
@@ -235,7 +237,10 @@ export class Controller implements StaghornService {
     return this.#operations.cancel(id);
   }
 
-  operationEvents(id: string, options: { afterId?: number; signal?: AbortSignal }): AsyncIterable<OperationEvent> {
+  operationEvents(
+    id: string,
+    options: { afterId?: number; signal?: AbortSignal },
+  ): AsyncIterable<OperationEvent> {
     return this.#operations.events(id, options);
   }
 

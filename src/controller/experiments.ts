@@ -45,7 +45,10 @@ export class Experiments {
     if (activity !== undefined) throw busy(name, activity);
     const snapshots = this.#catalog.listSnapshots().filter(({ snapshot }) => snapshot.experiment === name);
     if (snapshots.length > 0) {
-      throw new StaghornError('conflict', `experiment ${name} has ${snapshots.length} snapshots; delete them first`);
+      throw new StaghornError(
+        'conflict',
+        `experiment ${name} has ${snapshots.length} snapshots; delete them first`,
+      );
     }
     this.#catalog.removeExperiment(name);
   }

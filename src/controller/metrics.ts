@@ -43,7 +43,8 @@ export class Metrics {
 
   operationEnded({ kind, state, startedAt, endedAt }: Operation): void {
     this.#operations.inc({ kind, state });
-    if (endedAt !== null) this.#duration.observe({ kind }, (Date.parse(endedAt) - Date.parse(startedAt)) / 1000);
+    if (endedAt !== null)
+      this.#duration.observe({ kind }, (Date.parse(endedAt) - Date.parse(startedAt)) / 1000);
   }
 
   snapshotTaken({ vms, skewNs, framesInFlight }: Snapshot): void {

@@ -113,14 +113,21 @@ export class Operations {
   /** Cancels everything and waits until it has ended. */
   async close(): Promise<void> {
     const running = [...this.#entries.values()].filter(({ operation }) => operation.state === 'running');
-    for (const { cancel } of running) cancel.abort(new StaghornError('cancelled', 'the server is shutting down'));
+    for (const { cancel } of running)
+      cancel.abort(new StaghornError('cancelled', 'the server is shutting down'));
     await Promise.all(running.map(({ ended }) => ended));
   }
 
-  async *events(id: string, { afterId = 0, signal }: { afterId?: number; signal?: AbortSignal }): AsyncIterable<OperationEvent> {
+  async *events(
+    id: string,
+    { afterId = 0, signal }: { afterId?: number; signal?: AbortSignal },
+  ): AsyncIterable<OperationEvent> {
     const { events, emitter, operation } = this.#require(id);
     // Listening begins before the past is read: nothing falls between the two.
-    const coming = operation.state === 'running' ? on(emitter, 'event', { close: ['ended'], ...(signal && { signal }) }) : null;
+    const coming =
+      operation.state === 'running'
+        ? on(emitter, 'event', { close: ['ended'], ...(signal && { signal }) })
+        : null;
     let lastId = afterId;
     for (const event of [...events]) {
       if (event.id <= lastId) continue;
@@ -147,7 +154,8 @@ export class Operations {
       this.#end(entry, { state: 'succeeded', result });
     } catch (error) {
       const wrapped = asStaghornError(error);
-      if (wrapped.code === 'internal') this.#log.error({ err: error, operation: entry.operation.id }, wrapped.message);
+      if (wrapped.code === 'internal')
+        this.#log.error({ err: error, operation: entry.operation.id }, wrapped.message);
       this.#end(entry, { state: signal.aborted ? 'cancelled' : 'failed', error: problemOf(wrapped) });
     }
   }

@@ -45,7 +45,9 @@ export class Pauses {
         this.#pauses.delete(name);
         onEnded();
       });
-      ended.catch((error: unknown) => this.#log.warn({ experiment: name, reason: messageOf(error) }, 'a pause ended'));
+      ended.catch((error: unknown) =>
+        this.#log.warn({ experiment: name, reason: messageOf(error) }, 'a pause ended'),
+      );
       this.#pauses.set(name, { run, ended, cancel });
       await Promise.race([held.held, ended]);
     } catch (error) {

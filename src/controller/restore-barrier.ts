@@ -1,6 +1,12 @@
 import type { Progress } from '../protocol/resources.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
-import { AgentBarrier, defaultFrameBufferBytes, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
+import {
+  AgentBarrier,
+  defaultFrameBufferBytes,
+  defaultLeaseMs,
+  type BarrierHost,
+  type VmInstants,
+} from './agent-barrier.ts';
 
 export interface RestoreBarrierOptions {
   readonly snapshot: string;

@@ -28,7 +28,13 @@ export async function restoreSnapshot(
   });
   try {
     const names = hosts.map(({ name }) => name);
-    await new BarrierRun({ procedure: restoreProcedure, hosts: names, port: barrier, leaseMs: defaultLeaseMs, signal }).complete();
+    await new BarrierRun({
+      procedure: restoreProcedure,
+      hosts: names,
+      port: barrier,
+      leaseMs: defaultLeaseMs,
+      signal,
+    }).complete();
   } finally {
     barrier.close();
   }
@@ -38,7 +44,10 @@ export async function restoreSnapshot(
     snapshot: snapshot.id,
     durationMs: Number(lastNs - startedAtNs) / 1e6,
     vms: resumedNs.length,
-    framesDelivered: [...barrier.settled.values()].reduce((sum, { framesReplayed }) => sum + framesReplayed, 0),
+    framesDelivered: [...barrier.settled.values()].reduce(
+      (sum, { framesReplayed }) => sum + framesReplayed,
+      0,
+    ),
   };
 }
 

@@ -1,7 +1,13 @@
 import type { MethodChoice } from '../protocol/vm.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
 import type { Progress } from '../protocol/resources.ts';
-import { AgentBarrier, defaultFrameBufferBytes, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
+import {
+  AgentBarrier,
+  defaultFrameBufferBytes,
+  defaultLeaseMs,
+  type BarrierHost,
+  type VmInstants,
+} from './agent-barrier.ts';
 import { planCut, toControllerClock, toHostClock } from './barrier/planning.ts';
 import type { Phase } from './barrier/procedures.ts';
 
@@ -12,7 +18,11 @@ export const drainQuietMs = 2;
 export interface StopBarrierOptions {
   readonly experiment: string;
   /** Null: time is only stopped. */
-  readonly snapshot: { readonly id: string; readonly createdAt: string; readonly method: MethodChoice } | null;
+  readonly snapshot: {
+    readonly id: string;
+    readonly createdAt: string;
+    readonly method: MethodChoice;
+  } | null;
   readonly hosts: readonly BarrierHost[];
   readonly report: (progress: Progress) => void;
 }
@@ -55,7 +65,10 @@ export class StopBarrier extends AgentBarrier {
   override enter(phase: Phase): void {
     super.enter(phase);
     if (phase.name === 'cut') {
-      this.#cutAtNs = planCut(process.hrtime.bigint(), this.#options.hosts.map(({ clock }) => clock));
+      this.#cutAtNs = planCut(
+        process.hrtime.bigint(),
+        this.#options.hosts.map(({ clock }) => clock),
+      );
     }
   }
 
@@ -83,7 +96,9 @@ export class StopBarrier extends AgentBarrier {
       this.results.cut.set(host.name, report);
       this.results.stops.set(
         host.name,
-        new Map(report.vms.map(({ name, stoppedAtNs }) => [name, toControllerClock(stoppedAtNs, host.clock)])),
+        new Map(
+          report.vms.map(({ name, stoppedAtNs }) => [name, toControllerClock(stoppedAtNs, host.clock)]),
+        ),
       );
     },
     drain: async (host: BarrierHost, signal: AbortSignal) => {

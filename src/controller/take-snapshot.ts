@@ -44,7 +44,9 @@ export async function takeSnapshot(
     }
     const { results } = barrier;
     const snapshot = describeSnapshot(head, hosts, results);
-    const manifests = Object.fromEntries([...results.commit].map(([host, sealed]) => [host, sealed.manifestSha256]));
+    const manifests = Object.fromEntries(
+      [...results.commit].map(([host, sealed]) => [host, sealed.manifestSha256]),
+    );
     catalog.putSnapshot({ snapshot, manifests });
     return snapshot;
   } catch (error) {

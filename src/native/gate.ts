@@ -97,12 +97,23 @@ export interface PortReplay {
 export interface ReplayReport {
   readonly ports: readonly PortReplay[];
   /** Delivery minus due time, of the `count` frames that had one of their own. */
-  readonly latenessNs: { readonly count: number; readonly median: number; readonly p99: number; readonly max: number };
+  readonly latenessNs: {
+    readonly count: number;
+    readonly median: number;
+    readonly p99: number;
+    readonly max: number;
+  };
   readonly hurried: boolean;
 }
 
 interface NativeReplayOptions {
-  readonly ports: readonly { slot: number; ifindex: number; bypassQdisc: boolean; shiftNs: bigint; notBeforeNs: bigint }[];
+  readonly ports: readonly {
+    slot: number;
+    ifindex: number;
+    bypassQdisc: boolean;
+    shiftNs: bigint;
+    notBeforeNs: bigint;
+  }[];
   readonly liveFromNs: bigint;
   readonly giveUpAfterNs: bigint;
 }
@@ -151,7 +162,9 @@ function checkOptions(slots: number, ringBytes: number): void {
   }
   const fits = Number.isInteger(ringBytes) && ringBytes >= MIN_RING_BYTES && ringBytes <= MAX_RING_BYTES;
   if (!fits || (ringBytes & (ringBytes - 1)) !== 0) {
-    throw new RangeError(`a ring has ${MIN_RING_BYTES} to ${MAX_RING_BYTES} bytes, a power of two, not ${ringBytes}`);
+    throw new RangeError(
+      `a ring has ${MIN_RING_BYTES} to ${MAX_RING_BYTES} bytes, a power of two, not ${ringBytes}`,
+    );
   }
 }
 
@@ -188,7 +201,9 @@ export class Gate {
     checkOptions(slots, ringBytes);
     const random = randomBytes(12);
     // Not 0, which is the mark of every frame that nobody marked.
-    const gate = new Gate(new addon.Gate(slots, ringBytes, random.readUInt32LE(0) | 1, random.readBigUInt64LE(4)));
+    const gate = new Gate(
+      new addon.Gate(slots, ringBytes, random.readUInt32LE(0) | 1, random.readBigUInt64LE(4)),
+    );
     if (hold) gate.setMode('hold');
     return gate;
   }
@@ -256,7 +271,8 @@ export class Gate {
 
   counters(slot: number): PortCounters {
     const base = (1 + this.#checked(slot)) * WORDS_A_PORT;
-    const read = (name: keyof typeof counterPlaces) => Number(Atomics.load(this.#words, base + counterPlaces[name]));
+    const read = (name: keyof typeof counterPlaces) =>
+      Number(Atomics.load(this.#words, base + counterPlaces[name]));
     // What is returned was diverted before: in this order the difference is never negative.
     const returned = read('returned');
     return {
@@ -309,7 +325,12 @@ export class Gate {
    * held, and what comes passes. Throws an ErrnoError: ECANCELED if the gate was made to hold again or closed
    * meanwhile, ENODEV if frames are held for a port that is not among `ports`; what was not delivered stays held.
    */
-  async replay({ ports, liveFromNs, giveUpAfterMs = DEFAULT_GIVE_UP_MS, signal }: ReplayOptions): Promise<ReplayReport> {
+  async replay({
+    ports,
+    liveFromNs,
+    giveUpAfterMs = DEFAULT_GIVE_UP_MS,
+    signal,
+  }: ReplayOptions): Promise<ReplayReport> {
     const egressSlots = new Set([...this.#egress.values()].map(({ slot }) => slot));
     const native = ports.map(({ slot, ifindex, via, shiftNs, notBeforeNs }) => ({
       slot: this.#checked(slot),
@@ -318,7 +339,10 @@ export class Gate {
       shiftNs,
       notBeforeNs,
     }));
-    const earliest = native.reduce((least, port) => (port.notBeforeNs < least ? port.notBeforeNs : least), 2n ** 62n);
+    const earliest = native.reduce(
+      (least, port) => (port.notBeforeNs < least ? port.notBeforeNs : least),
+      2n ** 62n,
+    );
     const running = this.#native.replay({
       ports: native,
       liveFromNs: liveFromNs ?? (native.length === 0 ? 0n : earliest),

@@ -58,7 +58,9 @@ export function textOf(value: Buffer | undefined): string {
 
 function encodeAttribute(attribute: Attribute): Buffer {
   const nested = !Buffer.isBuffer(attribute.value);
-  const value = Buffer.isBuffer(attribute.value) ? attribute.value : Buffer.concat(attribute.value.map(encodeAttribute));
+  const value = Buffer.isBuffer(attribute.value)
+    ? attribute.value
+    : Buffer.concat(attribute.value.map(encodeAttribute));
   const buffer = Buffer.alloc(align4(4 + value.length));
   buffer.writeUInt16LE(4 + value.length, 0);
   buffer.writeUInt16LE(nested ? attribute.type | 0x8000 : attribute.type, 2);
@@ -99,7 +101,11 @@ function decodeAcknowledgement(message: Message): Acknowledgement {
   const errno = body.length >= 4 ? -body.readInt32LE(0) : 0;
   if ((flags & reply.textAttached) === 0 || body.length < 4 + HEADER_BYTES) return { seq, errno, text: '' };
   const requestBytes = (flags & reply.capped) !== 0 ? HEADER_BYTES : align4(body.readUInt32LE(4));
-  return { seq, errno, text: textOf(decodeAttributes(body.subarray(4 + requestBytes)).get(ERROR_TEXT_ATTRIBUTE)) };
+  return {
+    seq,
+    errno,
+    text: textOf(decodeAttributes(body.subarray(4 + requestBytes)).get(ERROR_TEXT_ATTRIBUTE)),
+  };
 }
 
 export interface Answer {
@@ -123,7 +129,8 @@ export function decodeAnswer(buffer: Buffer): Answer {
       body: buffer.subarray(at + HEADER_BYTES, at + length),
     };
     interrupted ||= message.type !== ERROR && (message.flags & reply.dumpInterrupted) !== 0;
-    if (message.type === ERROR || message.type === DONE) acknowledgements.push(decodeAcknowledgement(message));
+    if (message.type === ERROR || message.type === DONE)
+      acknowledgements.push(decodeAcknowledgement(message));
     else messages.push(message);
     at += align4(length);
   }

@@ -75,7 +75,9 @@ function decodeLink({ body }: Message): Link {
     mtu: uint(attributes.get(link.mtu)),
     txQueueLen: uint(attributes.get(link.txQueueLen)),
     gsoMaxSize: uint(attributes.get(link.gsoMaxSize)),
-    mac: [...(attributes.get(link.address) ?? [])].map((byte) => byte.toString(16).padStart(2, '0')).join(':'),
+    mac: [...(attributes.get(link.address) ?? [])]
+      .map((byte) => byte.toString(16).padStart(2, '0'))
+      .join(':'),
   };
 }
 

@@ -39,12 +39,16 @@ export interface TapOptions {
 
 /** Opens a tap, making the device if there is none; returns a non-blocking descriptor. Throws an ErrnoError. */
 export function openTap({ name, vnetHdr = false }: TapOptions): number {
-  if (Buffer.byteLength(name) >= NAME_BYTES) throw new RangeError(`the name of a device has up to 15 bytes: ${name}`);
+  if (Buffer.byteLength(name) >= NAME_BYTES)
+    throw new RangeError(`the name of a device has up to 15 bytes: ${name}`);
   const fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
   try {
     const argument = Buffer.alloc(IFREQ_BYTES);
     argument.write(name, 0, 'latin1');
-    argument.writeUInt16LE(flags.tap | flags.noPacketInformation | (vnetHdr ? flags.vnetHeader : 0), IFREQ_FLAGS);
+    argument.writeUInt16LE(
+      flags.tap | flags.noPacketInformation | (vnetHdr ? flags.vnetHeader : 0),
+      IFREQ_FLAGS,
+    );
     ioctl(fd, request.setInterface, argument, `TUNSETIFF ${name}`);
     return fd;
   } catch (error) {

@@ -36,12 +36,20 @@ const clsact = (ifindex: number) => ({
 });
 
 const ourFilter = (ifindex: number) =>
-  header({ ifindex, handle: HANDLE, parent: EGRESS_PARENT, info: PRIORITY * 0x10000 + ALL_PROTOCOLS_BIG_ENDIAN });
+  header({
+    ifindex,
+    handle: HANDLE,
+    parent: EGRESS_PARENT,
+    info: PRIORITY * 0x10000 + ALL_PROTOCOLS_BIG_ENDIAN,
+  });
 
 /** Gives a device a clsact qdisc; false if it had one. Throws an ErrnoError. */
 export function addClsact(ifindex: number): boolean {
   try {
-    change({ type: type.newQdisc, flags: flag.create | flag.exclusive, ...clsact(ifindex) }, `clsact on device ${ifindex}`);
+    change(
+      { type: type.newQdisc, flags: flag.create | flag.exclusive, ...clsact(ifindex) },
+      `clsact on device ${ifindex}`,
+    );
     return true;
   } catch (error) {
     if (isErrno(error, 'EEXIST')) return false;
@@ -65,7 +73,10 @@ export function addEgressProgram(ifindex: number, program: number): void {
     { type: attribute.options, value: options },
   ];
   const flags = flag.create | flag.exclusive;
-  change({ type: type.newFilter, flags, body: ourFilter(ifindex), attributes }, `egress filter on device ${ifindex}`);
+  change(
+    { type: type.newFilter, flags, body: ourFilter(ifindex), attributes },
+    `egress filter on device ${ifindex}`,
+  );
 }
 
 export function removeEgressProgram(ifindex: number): void {

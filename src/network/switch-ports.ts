@@ -1,6 +1,6 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
-import { OvsdbClient, readSwitches } from '../ovsdb/index.ts';
-import type { SwitchPort } from '../protocol/vm.ts';
+import { namedUuid, OvsdbClient, openVSwitch, readSwitches, toSet } from '../ovsdb/index.ts';
+import { switchPort, type SwitchPort } from '../protocol/vm.ts';
 
 /** Where Open vSwitch's database listens by default (ovsdb-server(1)). */
 export const defaultOvsdbSocket = '/var/run/openvswitch/db.sock';
@@ -13,33 +13,78 @@ export async function readSwitchPorts(
   path: string = defaultOvsdbSocket,
   signal?: AbortSignal,
 ): Promise<Map<string, SwitchPort>> {
+  return withSwitches(path, signal, async (client) => {
+    const bridges = await readSwitches(client, { signal });
+    return new Map(
+      bridges.flatMap((bridge) =>
+        bridge.ports.flatMap((port) =>
+          port.interfaces.map((iface): [string, SwitchPort] => [
+            iface.name,
+            {
+              bridge: bridge.name,
+              port: port.name,
+              vlanMode: vlanModes.find((mode) => mode === port.vlanMode) ?? null,
+              tag: port.tag ?? null,
+              trunks: [...port.trunks],
+            },
+          ]),
+        ),
+      ),
+    );
+  });
+}
+
+const vlanModes = switchPort.shape.vlanMode.unwrap().options;
+
+/**
+ * Plugs an interface into its bridge as it was: port, VLAN mode, tag and trunks (ovs-vswitchd.conf.db(5)).
+ * @throws StaghornError 'host-unfit'
+ */
+export async function plugPort(name: string, place: SwitchPort, signal?: AbortSignal): Promise<void> {
+  const { bridge, port, vlanMode, tag, trunks } = place;
+  const portRow = {
+    name: port,
+    interfaces: namedUuid('iface'),
+    trunks: toSet(trunks),
+    ...(tag === null ? {} : { tag }),
+    ...(vlanMode === null ? {} : { vlan_mode: vlanMode }),
+  };
+  await withSwitches(defaultOvsdbSocket, signal, (client) =>
+    client.transact(openVSwitch, [
+      { op: 'insert', table: 'Interface', row: { name }, 'uuid-name': 'iface' },
+      { op: 'insert', table: 'Port', row: portRow, 'uuid-name': 'port' },
+      {
+        op: 'mutate',
+        table: 'Bridge',
+        where: [['name', '==', bridge]],
+        mutations: [['ports', 'insert', namedUuid('port')]],
+      },
+      // ovs-vswitchd reads the database again when this number grows.
+      { op: 'mutate', table: 'Open_vSwitch', where: [], mutations: [['next_cfg', '+=', 1]] },
+    ]),
+  );
+}
+
+async function withSwitches<T>(
+  path: string,
+  signal: AbortSignal | undefined,
+  work: (client: OvsdbClient) => Promise<T>,
+): Promise<T> {
   try {
     const client = await OvsdbClient.connect({ path, signal });
     try {
-      const bridges = await readSwitches(client);
-      return new Map(
-        bridges.flatMap((bridge) =>
-          bridge.ports.flatMap((port) =>
-            port.interfaces.map((iface): [string, SwitchPort] => [
-              iface.name,
-              {
-                bridge: bridge.name,
-                port: port.name,
-                vlanMode: port.vlanMode,
-                tag: port.tag,
-                trunks: [...port.trunks],
-              },
-            ]),
-          ),
-        ),
-      );
+      return await work(client);
     } finally {
       await client.close();
     }
   } catch (error) {
     signal?.throwIfAborted();
-    throw new StaghornError('host-unfit', `Open vSwitch does not answer: ${messageOf(error)}; is ovsdb-server running?`, {
-      cause: error,
-    });
+    throw new StaghornError(
+      'host-unfit',
+      `Open vSwitch does not answer: ${messageOf(error)}; is ovsdb-server running?`,
+      {
+        cause: error,
+      },
+    );
   }
 }

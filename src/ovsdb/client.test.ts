@@ -2,6 +2,7 @@ import { setImmediate } from 'node:timers/promises';
 import { describe, expect, it } from 'vitest';
 import { OvsdbClient } from './client.ts';
 import type { OvsdbOptions } from './client.ts';
+import { maxHeldUpdates } from './monitor.ts';
 import type { OvsdbTableUpdates } from './operations.ts';
 import { readSwitches } from './open-vswitch.ts';
 import type { Transport, TransportHandlers } from './transport.ts';
@@ -65,6 +66,15 @@ describe('OvsdbClient', () => {
     await setImmediate();
     server.send(update);
     expect(seen).toEqual(['initial', 'update', 'update', 'update']);
+  });
+
+  it('gives up a server that sends updates without end for a monitor that it has not agreed to', async () => {
+    const { server, client } = connected();
+    const starting = client.monitor('db', { T: {} }, () => undefined);
+    const update = { method: 'update', params: [server.calls[0]?.params[1], { T: {} }], id: null };
+    for (let count = 0; count <= maxHeldUpdates; count += 1) server.send(update);
+    await expect(starting).rejects.toEqual(withCode('protocol'));
+    await expect(client.closed).resolves.toEqual(withCode('protocol'));
   });
 
   it('calls a monitor no more from the moment it is cancelled', async () => {

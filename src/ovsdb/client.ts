@@ -15,6 +15,7 @@ import type {
   OvsdbTableUpdates,
 } from './operations.ts';
 import { OvsdbSession } from './session.ts';
+import type { OvsdbOccurrence } from './session.ts';
 import type { Transport } from './transport.ts';
 import { connectUnixSocket } from './unix-socket.ts';
 import { Waiter } from './waiter.ts';
@@ -203,18 +204,26 @@ export class OvsdbClient {
   #receive(chunk: Uint8Array): void {
     if (this.#failure !== undefined) return;
     this.#inactivity.heard();
-    const messages = this.#decoder.push(chunk);
+    for (const message of this.#decoder.push(chunk)) {
+      const occurrence = this.#accept(message);
+      if (occurrence === undefined) return;
+      this.#dispatch(occurrence);
+    }
+    if (this.#decoder.failure !== undefined) this.#break(this.#decoder.failure);
+  }
+
+  /** What the message means, or undefined if the connection broke on it. */
+  #accept(message: OvsdbMessage): OvsdbOccurrence | undefined {
     try {
-      for (const message of messages) this.#handle(message);
-      if (this.#decoder.failure !== undefined) throw this.#decoder.failure;
+      return this.#session.receive(message);
     } catch (error) {
       if (!(error instanceof OvsdbError)) throw error;
       this.#break(error);
+      return undefined;
     }
   }
 
-  #handle(message: OvsdbMessage): void {
-    const occurrence = this.#session.receive(message);
+  #dispatch(occurrence: OvsdbOccurrence): void {
     switch (occurrence.kind) {
       case 'returned':
         this.#replies.get(occurrence.id)?.resolve(occurrence.result);
@@ -226,7 +235,9 @@ export class OvsdbClient {
         this.#transport.write(occurrence.bytes);
         return;
       case 'update':
-        this.#monitors.get(occurrence.monitorId)?.receive(tableUpdatesOf(occurrence.update));
+        if (this.#monitors.get(occurrence.monitorId)?.receive(occurrence.updates) === false) {
+          this.#break(new OvsdbError('protocol', 'too many updates before the reply to monitor'));
+        }
         return;
       case 'notified':
       case 'late-reply':
@@ -274,9 +285,4 @@ export class OvsdbClient {
     this.#fail(new OvsdbError('disconnected', reason, { cause }));
     this.#ended.resolve(byUs ? undefined : this.#failure);
   }
-}
-
-function tableUpdatesOf(update: JsonValue): OvsdbTableUpdates {
-  if (!isJsonObject(update)) throw new OvsdbError('protocol', 'an update holds no tables');
-  return update as unknown as OvsdbTableUpdates;
 }

@@ -59,13 +59,13 @@ describe('OvsdbSession', () => {
     expect(session.receive({ kind: 'notification', method: 'update', params: ['m', { T: {} }] })).toEqual({
       kind: 'update',
       monitorId: 'm',
-      update: { T: {} },
+      updates: { T: {} },
     });
     expect(session.receive({ kind: 'notification', method: 'locked', params: ['l'] })).toMatchObject({
       kind: 'notified',
       method: 'locked',
     });
-    expect(() => session.receive({ kind: 'notification', method: 'update', params: [null] })).toThrow(
+    expect(() => session.receive({ kind: 'notification', method: 'update', params: ['m', 7] })).toThrow(
       withCode('protocol'),
     );
   });

@@ -1,8 +1,10 @@
 import { OvsdbError } from './errors.ts';
 import { failureOf } from './failure.ts';
+import { isJsonObject } from './json.ts';
 import type { JsonValue } from './json.ts';
 import { encodeMessage } from './messages.ts';
 import type { OvsdbMessage } from './messages.ts';
+import type { OvsdbTableUpdates } from './operations.ts';
 
 /** What a received message means to this side. */
 export type OvsdbOccurrence =
@@ -11,7 +13,7 @@ export type OvsdbOccurrence =
   /** The server asked something, and `bytes` is the answer to be written. */
   | { readonly kind: 'asked'; readonly bytes: Buffer }
   /** A notification of a monitor that this side made (RFC 7047, section 4.1.6). */
-  | { readonly kind: 'update'; readonly monitorId: string; readonly update: JsonValue }
+  | { readonly kind: 'update'; readonly monitorId: string; readonly updates: OvsdbTableUpdates }
   /** Any other notification, for example 'locked'. */
   | { readonly kind: 'notified'; readonly method: string; readonly params: JsonValue[] }
   /** The answer to a request that was given up. */
@@ -109,10 +111,11 @@ function answerTo(request: Extract<OvsdbMessage, { kind: 'request' }>): OvsdbMes
 
 function notificationOf(message: Extract<OvsdbMessage, { kind: 'notification' }>): OvsdbOccurrence {
   const { method, params } = message;
-  const [monitorId, update] = params;
+  const [monitorId, updates] = params;
   if (method !== 'update') return { kind: 'notified', method, params };
-  if (typeof monitorId !== 'string' || update === undefined) {
-    throw new OvsdbError('protocol', 'an update names no monitor of ours');
+  if (typeof monitorId !== 'string' || !isJsonObject(updates)) {
+    throw new OvsdbError('protocol', 'an update names no monitor of ours, or holds no tables');
   }
-  return { kind: 'update', monitorId, update };
+  // The server holds its rows to the schema; here they only pass through.
+  return { kind: 'update', monitorId, updates: updates as unknown as OvsdbTableUpdates };
 }

@@ -143,6 +143,19 @@ describe('QmpClient', () => {
     expect(events.map((event) => isEvent(event, 'STOP'))).toEqual([true, false]);
   });
 
+  it("takes a listener's exception for a programming error, not for a fault of the connection", async () => {
+    const { qemu, client } = await connected();
+    const other = await connected();
+    await other.client.close();
+    client.onEvent(() => {
+      other.client.prepare('stop');
+    });
+    expect(() => {
+      qemu.event('STOP', 1);
+    }).toThrow(withCode('disconnected'));
+    expect(() => client.prepare('stop')).not.toThrow();
+  });
+
   it('fails all that is pending or waited for when the peer sends nonsense', async () => {
     const { qemu, client } = await connected();
     const reply = client.execute('stop');

@@ -7,7 +7,7 @@ import type { QmpEvent, QmpEventName } from './events.ts';
 import type { JsonValue } from './json.ts';
 import type { QmpGreeting, QmpMessage } from './messages.ts';
 import { QmpSession } from './session.ts';
-import type { QmpSessionRequest } from './session.ts';
+import type { QmpOccurrence, QmpSessionRequest } from './session.ts';
 import type { Transport } from './transport.ts';
 import { connectUnixSocket } from './unix-socket.ts';
 import { Waiter } from './waiter.ts';
@@ -235,19 +235,26 @@ export class QmpClient {
 
   #receive(chunk: Uint8Array): void {
     if (this.#failure !== undefined) return;
-    const messages = this.#decoder.push(chunk);
+    for (const message of this.#decoder.push(chunk)) {
+      const occurrence = this.#accept(message);
+      if (occurrence === undefined) return;
+      this.#dispatch(occurrence);
+    }
+    if (this.#decoder.failure !== undefined) this.#break(this.#decoder.failure);
+  }
+
+  /** What the message means, or undefined if the connection broke on it. */
+  #accept(message: QmpMessage): QmpOccurrence | undefined {
     try {
-      for (const message of messages) this.#handle(message);
-      if (this.#decoder.failure !== undefined) throw this.#decoder.failure;
+      return this.#session.receive(message);
     } catch (error) {
       if (!(error instanceof QmpError)) throw error;
-      this.#fail(error);
-      this.#transport.close();
+      this.#break(error);
+      return undefined;
     }
   }
 
-  #handle(message: QmpMessage): void {
-    const occurrence = this.#session.receive(message);
+  #dispatch(occurrence: QmpOccurrence): void {
     switch (occurrence.kind) {
       case 'greeted':
         this.#greeted.resolve(occurrence.greeting);
@@ -264,6 +271,11 @@ export class QmpClient {
       case 'late-reply':
         return;
     }
+  }
+
+  #break(error: QmpError): void {
+    this.#fail(error);
+    this.#transport.close();
   }
 
   #fail(error: QmpError): void {

@@ -123,7 +123,11 @@ export async function hashFile(directory: string, file: string, signal?: AbortSi
 }
 
 /** Null, or in words how the file differs from its entry. */
-export async function checkFile(directory: string, entry: StoredFile, signal?: AbortSignal): Promise<string | null> {
+export async function checkFile(
+  directory: string,
+  entry: StoredFile,
+  signal?: AbortSignal,
+): Promise<string | null> {
   let found: StoredFile;
   try {
     found = await hashFile(directory, entry.file, signal);

@@ -2,6 +2,7 @@ import { StaghornError } from '../errors/index.ts';
 import { cachedScript, installScript, stagingScript } from './agent-cache-scripts.ts';
 import type { Bundle } from './agent-bundle.ts';
 import type { Privilege } from './agent-privilege.ts';
+import { withDeadline } from './deadline.ts';
 import { shellCommand, shellQuote } from './shell-quote.ts';
 import type { SshSession } from './ssh-session.ts';
 
@@ -77,23 +78,18 @@ async function upload(
   const sftp = await session.sftp();
   try {
     for (const { name, path } of bundle.files) {
-      const late = new AbortController();
-      const timer = setTimeout(() => late.abort(), timeoutMs);
-      const onAbort = () => late.abort();
-      signal?.addEventListener('abort', onAbort, { once: true });
-      try {
-        signal?.throwIfAborted();
-        await sftp.uploadFile(path, `${staging}/${name}`, {
-          mode: 0o600,
-          signal: late.signal,
-          onProgress: (sentBytes, totalBytes) => onProgress?.(name, sentBytes, totalBytes),
-        });
-      } finally {
-        clearTimeout(timer);
-        signal?.removeEventListener('abort', onAbort);
-      }
+      const late = () => tooLate(session.host, path, timeoutMs);
+      const report = (sentBytes: number, totalBytes: number) => onProgress?.(name, sentBytes, totalBytes);
+      await withDeadline({ timeoutMs, signal, late }, (limit) =>
+        sftp.uploadFile(path, `${staging}/${name}`, { mode: 0o600, signal: limit, onProgress: report }),
+      );
     }
   } finally {
     sftp.close();
   }
+}
+
+function tooLate(host: string, path: string, timeoutMs: number): StaghornError {
+  const text = `host ${host}: the upload of ${path} took longer than ${timeoutMs} ms`;
+  return new StaghornError('deadline-exceeded', text, { context: { host } });
 }

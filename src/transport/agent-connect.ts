@@ -1,3 +1,5 @@
+import { StaghornError } from '../errors/index.ts';
+import { unlessAborted, withDeadline } from './deadline.ts';
 import { deployAgent, type DeployedAgent, type DeployOptions } from './agent-deploy.ts';
 import { startAgent, type StartOptions } from './agent-start.ts';
 import { createRpcClient, type RpcClient } from './rpc-client.ts';
@@ -17,11 +19,13 @@ export interface ConnectedAgent<C extends RpcContract> {
   readonly client: RpcClient<C>;
   readonly session: SshSession;
   readonly deployed: DeployedAgent;
-  /** Ends the agent's input, by which it ends, and then the connection. */
+  /** Ends the agent's input, waits up to 5 s for the agent to end by that, and then ends the connection. */
   close(): Promise<void>;
 }
 
 const defaultConnectTimeoutMs = 30_000;
+// What an agent may take to put its things in order when its input ends.
+const exitGraceMs = 5000;
 
 /**
  * Logs in to a host, brings the agent there if it is missing, starts it, and speaks the contract with it.
@@ -40,6 +44,10 @@ export async function connectAgent<C extends RpcContract>(
     const client = createRpcClient(contract, { ...agent, maxMessageBytes });
     const close = async () => {
       client.close();
+      await withDeadline(
+        { timeoutMs: exitGraceMs, late: () => new StaghornError('deadline-exceeded', '') },
+        (limit) => unlessAborted(agent.exit, limit),
+      ).catch(() => undefined);
       await session.close();
     };
     return { client, session, deployed, close };

@@ -1,9 +1,10 @@
 import { StaghornError } from '../errors/index.ts';
 import { describeBundle, type BundleFile } from './agent-bundle.ts';
 import { ensureCached, type CacheOptions } from './agent-cache.ts';
-import { chooseNode, localNode, type LocalNode } from './agent-node.ts';
+import { chooseNode, localNode, oldestNode, type LocalNode } from './agent-node.ts';
 import { findPrivilege, type Privilege } from './agent-privilege.ts';
 import { probeHost } from './agent-probe.ts';
+import { shellCommand } from './shell-quote.ts';
 import type { SshSession } from './ssh-session.ts';
 
 export interface DeployOptions {
@@ -13,6 +14,8 @@ export interface DeployOptions {
   readonly nodePath?: string | undefined;
   /** Default true: the agent must be root, by login or by sudo. False: it runs as the user who logs in. */
   readonly needsRoot?: boolean | undefined;
+  /** Where the host keeps versions of the agent; default: /var/cache/staghorn, for other users ~/.cache/staghorn. */
+  readonly cacheDirectory?: string | undefined;
   /** For each step on the host; default 60 000. */
   readonly timeoutMs?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -39,7 +42,15 @@ const defaultStepTimeoutMs = 60_000;
  *   running a command throws
  */
 export async function deployAgent(session: SshSession, options: DeployOptions): Promise<DeployedAgent> {
-  const { files, nodePath, signal, onProgress, needsRoot = true, timeoutMs = defaultStepTimeoutMs } = options;
+  const {
+    files,
+    nodePath,
+    cacheDirectory,
+    signal,
+    onProgress,
+    needsRoot = true,
+    timeoutMs = defaultStepTimeoutMs,
+  } = options;
   const entry = files[0];
   if (entry === undefined) throw new TypeError('the agent consists of at least one file');
   const probe = await probeHost(session, { nodePath, timeoutMs, signal });
@@ -47,8 +58,8 @@ export async function deployAgent(session: SshSession, options: DeployOptions): 
     const text = `host ${session.host} runs ${probe.system}; the agent needs Linux`;
     throw new StaghornError('host-unfit', text, { context: { host: session.host } });
   }
-  const privilege = await findPrivilege(session, probe, { needsRoot, timeoutMs, signal });
-  const choice = chooseNode(session.host, probe, options.localNode ?? localNode());
+  const privilege = await findPrivilege(session, probe, { needsRoot, cacheDirectory, timeoutMs, signal });
+  const choice = chooseNode(session.host, probe, () => options.localNode ?? localNode());
   const cacheOptions = { timeoutMs, signal, onProgress };
   const node =
     choice.kind === 'host'
@@ -63,5 +74,12 @@ export async function deployAgent(session: SshSession, options: DeployOptions): 
 async function sendNode(session: SshSession, privilege: Privilege, path: string, options: CacheOptions) {
   const bundle = await describeBundle([{ name: 'node', path, mode: 0o755 }]);
   const { directory, uploaded } = await ensureCached(session, privilege, 'node', bundle, options);
-  return { path: `${directory}/node`, uploaded };
+  const node = `${directory}/node`;
+  // Only trying it shows a library that this Node.js was linked to and the host lacks, or a file system without exec.
+  const { code, stderr } = await session.run(shellCommand([...privilege.prefix, node, '--version']), options);
+  if (code === 0) return { path: node, uploaded };
+  const text =
+    `host ${session.host} has no Node.js that fits, and the controller's does not run there (${stderr.trim()}). ` +
+    `Install Node.js ${oldestNode.major}.${oldestNode.minor} or newer there, or name the path of one`;
+  throw new StaghornError('host-unfit', text, { context: { host: session.host } });
 }

@@ -13,10 +13,19 @@ export interface LocalNode {
   readonly glibcVersion: string | null;
 }
 
+/** The Node.js that runs this. */
 export function localNode(): LocalNode {
-  const report = process.report.getReport() as { header?: { glibcVersionRuntime?: string } };
-  const glibcVersion = report.header?.glibcVersionRuntime ?? null;
-  return { path: process.execPath, architecture: process.arch, glibcVersion };
+  const { report } = process as { report: NodeJS.ProcessReport & { excludeNetwork?: boolean } };
+  // Without this, the report looks up the names of all peers in the DNS, and everything waits for it.
+  const before = report.excludeNetwork;
+  report.excludeNetwork = true;
+  const { header } = report.getReport() as { header?: { glibcVersionRuntime?: string } };
+  report.excludeNetwork = before;
+  return {
+    path: process.execPath,
+    architecture: process.arch,
+    glibcVersion: header?.glibcVersionRuntime ?? null,
+  };
 }
 
 export type NodeChoice =
@@ -26,11 +35,12 @@ export type NodeChoice =
  * The host's own Node.js if one is new enough, else the controller's if it would run there.
  * @throws StaghornError 'host-unfit' that says what to install
  */
-export function chooseNode(host: string, probe: HostProbe, local: LocalNode): NodeChoice {
+export function chooseNode(host: string, probe: HostProbe, local: () => LocalNode): NodeChoice {
   const fitting = probe.nodes.find(isNewEnough);
   if (fitting !== undefined) return { kind: 'host', path: fitting.path };
-  const obstacle = uploadObstacle(probe, local);
-  if (obstacle === undefined) return { kind: 'upload', path: local.path };
+  const own = local();
+  const obstacle = uploadObstacle(probe, own);
+  if (obstacle === undefined) return { kind: 'upload', path: own.path };
   const found = probe.nodes.map(({ path, version }) => `${path} is ${version}`).join(', ') || 'it has none';
   const { major, minor } = oldestNode;
   const text =

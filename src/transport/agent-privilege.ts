@@ -14,6 +14,8 @@ export interface Privilege {
 export interface PrivilegeOptions {
   /** False: run as the user who logs in, whoever that is. */
   readonly needsRoot: boolean;
+  /** Instead of /var/cache/staghorn or ~/.cache/staghorn. */
+  readonly cacheDirectory?: string | undefined;
   readonly timeoutMs: number;
   readonly signal?: AbortSignal | undefined;
 }
@@ -26,13 +28,14 @@ export async function findPrivilege(
   probe: HostProbe,
   options: PrivilegeOptions,
 ): Promise<Privilege> {
-  if (probe.isRoot) return { kind: 'root', prefix: [], cacheDirectory: systemCache };
+  if (probe.isRoot)
+    return { kind: 'root', prefix: [], cacheDirectory: options.cacheDirectory ?? systemCache };
   if (!options.needsRoot)
     return { kind: 'user', prefix: [], cacheDirectory: `${probe.home}/.cache/staghorn` };
   const { timeoutMs, signal } = options;
   const { code, stdout, stderr } = await session.run('sudo -n id -u', { timeoutMs, signal });
   if (code === 0 && stdout.trim() === '0') {
-    return { kind: 'sudo', prefix: ['sudo', '-n'], cacheDirectory: systemCache };
+    return { kind: 'sudo', prefix: ['sudo', '-n'], cacheDirectory: options.cacheDirectory ?? systemCache };
   }
   const said = stderr.trim() || stdout.trim() || `exit code ${code}`;
   const text =

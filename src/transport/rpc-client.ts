@@ -1,5 +1,6 @@
 import { CancellationTokenSource } from 'vscode-jsonrpc/node.js';
-import { StaghornError, asStaghornError, messageOf } from '../errors/index.ts';
+import { StaghornError, asStaghornError } from '../errors/index.ts';
+import { abortReason } from './deadline.ts';
 import { transportLimits } from './limits.ts';
 import type {
   MethodName,
@@ -97,7 +98,7 @@ class ContractClient<C extends RpcContract> implements RpcClient<C> {
 
   /** Sends, and waits for the answer, the deadline, the caller's signal or the end, whichever comes first. */
   async #request(method: string, wire: unknown, { timeoutMs, signal }: CallOptions): Promise<unknown> {
-    if (signal?.aborted) throw cancelled(method, signal);
+    if (signal?.aborted) throw abortReason(signal, method);
     if (this.closedSignal.aborted) throw this.closedSignal.reason as StaghornError;
     const source = new CancellationTokenSource();
     const releases: (() => void)[] = [];
@@ -109,7 +110,7 @@ class ContractClient<C extends RpcContract> implements RpcClient<C> {
           reject(error);
         };
         const timer = setTimeout(() => giveUp(late(method, timeoutMs)), timeoutMs);
-        const onAbort = () => giveUp(cancelled(method, signal));
+        const onAbort = () => signal && giveUp(abortReason(signal, method));
         const onClosed = () => reject(this.closedSignal.reason as StaghornError);
         signal?.addEventListener('abort', onAbort, { once: true });
         this.closedSignal.addEventListener('abort', onClosed, { once: true });
@@ -169,10 +170,4 @@ class ContractClient<C extends RpcContract> implements RpcClient<C> {
 
 function late(method: string, timeoutMs: number): StaghornError {
   return new StaghornError('deadline-exceeded', `${method} was not answered within ${timeoutMs} ms`);
-}
-
-function cancelled(method: string, signal: AbortSignal | undefined): StaghornError {
-  const reason: unknown = signal?.reason;
-  if (reason instanceof StaghornError) return reason;
-  return new StaghornError('cancelled', `${method} was cancelled: ${messageOf(reason)}`, { cause: reason });
 }

@@ -70,8 +70,11 @@ export class RpcPeer {
     this.#ending = true;
     this.#closing.abort(reason);
     this.rpc.dispose();
-    this.#connection.writable.end();
-    this.#connection.readable.destroy();
+    const { readable, writable } = this.#connection;
+    writable.end();
+    // Where both are one stream, destroying it would lose what is still to be written: what comes is let go by.
+    if (Object.is(readable, writable)) readable.resume();
+    else readable.destroy();
   }
 
   async #end(error: Error | undefined): Promise<void> {

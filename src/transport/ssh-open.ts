@@ -1,5 +1,6 @@
 import { StaghornError } from '../errors/index.ts';
 import { transportLimits } from './limits.ts';
+import { unlessAborted, withDeadline } from './deadline.ts';
 import { connectTcp, spawnProxyCommand, unreachable, type SshCarrier } from './ssh-carrier.ts';
 import { handshake } from './ssh-handshake.ts';
 import { HostKeyVerifier } from './ssh-host-key.ts';
@@ -34,19 +35,14 @@ interface Route {
 async function open(target: SshTarget, route: Route): Promise<SshSession> {
   const settings = resolveSshSettings(target);
   const timeoutMs = Math.min(route.timeoutMs, settings.connectTimeoutMs ?? Infinity);
-  const problem = `no answer within ${timeoutMs} ms`;
-  return withDeadline(
-    timeoutMs,
-    route.signal,
-    () => unreachable(settings, problem),
-    async (signal) => {
-      const verifier = new HostKeyVerifier(settings);
-      const identities = await unlessAborted(Identities.load(settings), signal);
-      const carrier = await openCarrier(settings, { ...route, timeoutMs, signal });
-      const client = await handshake({ settings, carrier, verifier, identities }, signal);
-      return new SshSession(client, settings, carrier);
-    },
-  );
+  const late = () => unreachable(settings, `no answer within ${timeoutMs} ms`);
+  return withDeadline({ timeoutMs, signal: route.signal, late }, async (signal) => {
+    const verifier = new HostKeyVerifier(settings);
+    const identities = await unlessAborted(Identities.load(settings), signal);
+    const carrier = await openCarrier(settings, { ...route, timeoutMs, signal });
+    const client = await handshake({ settings, carrier, verifier, identities }, signal);
+    return new SshSession(client, settings, carrier);
+  });
 }
 
 async function openCarrier(
@@ -111,40 +107,4 @@ function parseHop(hop: string, { alias, configFile }: SshSettings): SshTarget {
     user: parts?.groups?.['user'],
     port: port === undefined ? undefined : Number(port),
   };
-}
-
-/** Runs work under a signal that aborts with `late()` at the deadline, or with 'cancelled' when the outer one does. */
-async function withDeadline<Result>(
-  timeoutMs: number,
-  outer: AbortSignal | undefined,
-  late: () => StaghornError,
-  work: (signal: AbortSignal) => Promise<Result>,
-): Promise<Result> {
-  const controller = new AbortController();
-  const onAbort = () => {
-    const reason: unknown = outer?.reason;
-    const isOurs = reason instanceof StaghornError;
-    controller.abort(
-      isOurs ? reason : new StaghornError('cancelled', 'connecting was cancelled', { cause: reason }),
-    );
-  };
-  if (outer?.aborted) onAbort();
-  const timer = setTimeout(() => controller.abort(late()), timeoutMs);
-  outer?.addEventListener('abort', onAbort, { once: true });
-  try {
-    controller.signal.throwIfAborted();
-    return await work(controller.signal);
-  } finally {
-    clearTimeout(timer);
-    outer?.removeEventListener('abort', onAbort);
-  }
-}
-
-function unlessAborted<Result>(promise: Promise<Result>, signal: AbortSignal): Promise<Result> {
-  return new Promise((resolve, reject) => {
-    const onAbort = () => reject(signal.reason as Error);
-    signal.addEventListener('abort', onAbort, { once: true });
-    if (signal.aborted) onAbort();
-    promise.then(resolve, reject).finally(() => signal.removeEventListener('abort', onAbort));
-  });
 }

@@ -16,7 +16,10 @@ export interface RemoteProcess {
   readonly stderr: Readable;
   /** Never rejects. */
   readonly exit: Promise<ExitStatus>;
-  /** Asks the command to end and gives the channel up. */
+  /**
+   * Gives the channel up: the command finds its input ended and its output closed. It also gets a SIGTERM, which
+   * OpenSSH passes on only to users other than root (9.2, session.c, session_signal_req).
+   */
   close(): void;
 }
 

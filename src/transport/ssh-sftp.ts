@@ -1,5 +1,6 @@
 import type { Client, SFTPWrapper } from 'ssh2';
 import { StaghornError, messageOf } from '../errors/index.ts';
+import { abortReason } from './deadline.ts';
 
 export interface UploadOptions {
   /** Permission bits of the remote file. */
@@ -34,7 +35,7 @@ export class SftpChannel {
         else reject(error);
       };
       const onAbort = () => {
-        settle(new StaghornError('cancelled', `the upload of ${localPath} was cancelled`, { context }));
+        settle(signal && abortReason(signal, `the upload of ${localPath}`));
         this.#sftp.end();
       };
       const onClose = () =>

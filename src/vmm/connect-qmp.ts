@@ -9,7 +9,10 @@ export const greetingTimeoutMs = 3_000;
  * Connects to the first of the VM's QMP sockets that answers.
  * @throws StaghornError 'vm-unfit' that says why none of them does.
  */
-export async function connectQmp(process: QemuProcess, signal?: AbortSignal): Promise<{ qmp: QmpClient; path: string }> {
+export async function connectQmp(
+  process: QemuProcess,
+  signal?: AbortSignal,
+): Promise<{ qmp: QmpClient; path: string }> {
   if (process.qmpSockets.length === 0) {
     throw unfit(process.name, 'it has no QMP socket; launch it with -qmp unix:PATH,server=on,wait=off');
   }
@@ -31,7 +34,11 @@ export async function hmp(qmp: QmpClient, commandLine: string): Promise<string> 
 }
 
 /** A property of a QOM object; null where this QEMU does not have it. */
-export async function qomGet(qmp: QmpClient, path: string, property: string): Promise<QmpResult<string> | null> {
+export async function qomGet(
+  qmp: QmpClient,
+  path: string,
+  property: string,
+): Promise<QmpResult<string> | null> {
   try {
     return await qmp.execute('qom-get', { path, property });
   } catch (error) {
@@ -48,5 +55,7 @@ export function vmError(name: string, doing: string, error: unknown): StaghornEr
 }
 
 function unfit(name: string, reason: string): StaghornError {
-  return new StaghornError('vm-unfit', `VM ${name} cannot be controlled: ${reason}`, { context: { vm: name } });
+  return new StaghornError('vm-unfit', `VM ${name} cannot be controlled: ${reason}`, {
+    context: { vm: name },
+  });
 }

@@ -91,7 +91,14 @@ export class ControlledVm {
       const vm = await describeVm(process, qmp, path, surroundings);
       const layout = await readRamLayout(qmp, process.pid);
       taps = await openTaps(process.pid, vm);
-      return new ControlledVm({ process, vm, qmp, taps, layout, resumes: resumes || vm.status === 'running' });
+      return new ControlledVm({
+        process,
+        vm,
+        qmp,
+        taps,
+        layout,
+        resumes: resumes || vm.status === 'running',
+      });
     } catch (error) {
       for (const { fd } of taps) closeDescriptor(fd);
       await qmp.close();
@@ -152,7 +159,11 @@ export class ControlledVm {
     return { bytes: prepared.bytes, happened: this.#instantOf(command, prepared, event) };
   }
 
-  async #instantOf(command: string, prepared: PreparedCommand<unknown>, event: Promise<QmpEvent>): Promise<bigint> {
+  async #instantOf(
+    command: string,
+    prepared: PreparedCommand<unknown>,
+    event: Promise<QmpEvent>,
+  ): Promise<bigint> {
     try {
       const failed = prepared.reply.then(() => new Promise<never>(() => undefined));
       const { timestampNs } = await Promise.race([event, failed]);
@@ -168,7 +179,8 @@ async function openTaps(pid: number, vm: Vm): Promise<ControlledTap[]> {
   const taps: ControlledTap[] = [];
   for (const nic of vm.nics) {
     const descriptor = descriptors.find(({ tap }) => tap === nic.tap);
-    if (descriptor === undefined) throw new StaghornError('network-unfit', `tap ${nic.tap} is not open in QEMU any more`);
+    if (descriptor === undefined)
+      throw new StaghornError('network-unfit', `tap ${nic.tap} is not open in QEMU any more`);
     taps.push({ nic, fd: duplicateDescriptor({ pid, fd: descriptor.fd }) });
   }
   return taps;

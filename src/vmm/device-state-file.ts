@@ -28,7 +28,7 @@ export class DeviceStateFile {
       // QEMU takes a descriptor of a set only if its access mode is the one it opens with (monitor/fds.c).
       writable = await open(`/proc/self/fd/${memfd}`, constants.O_WRONLY);
       const command = qmp.prepare('add-fd', {}, { timeoutMs: 5_000 });
-      sendDescriptor({ socketFd: qmp.fd, fd: writable.fd, bytes: command.bytes });
+      await sendDescriptor({ socketFd: qmp.fd, fd: writable.fd, bytes: command.bytes });
       const reply = await command.reply;
       return new DeviceStateFile(qmp, file, reply['fdset-id']);
     } catch (error) {
@@ -58,7 +58,7 @@ export class DeviceStateFile {
   async read(): Promise<Buffer> {
     const { size } = await this.#file.stat();
     const content = Buffer.alloc(size);
-    for (let offset = 0; offset < size; ) {
+    for (let offset = 0; offset < size;) {
       const { bytesRead } = await this.#file.read(content, offset, size - offset, offset);
       if (bytesRead === 0) throw new Error('the device state became shorter while it was read');
       offset += bytesRead;
@@ -73,6 +73,8 @@ export class DeviceStateFile {
   async close(): Promise<void> {
     await this.#file.close();
     // The set may be gone with its VM, or with the monitor that added it.
-    await this.#qmp.execute('remove-fd', { 'fdset-id': this.#fdset }, { timeoutMs: 5_000 }).catch(() => undefined);
+    await this.#qmp
+      .execute('remove-fd', { 'fdset-id': this.#fdset }, { timeoutMs: 5_000 })
+      .catch(() => undefined);
   }
 }

@@ -1,6 +1,6 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
-import { readLinks, type Link } from '../native/netlink.ts';
-import { isVnetHdr } from '../native/tap.ts';
+import type { Link } from '../native/netlink.ts';
+import { vnetHeaderBytes } from '../native/tap.ts';
 import { duplicateDescriptor, closeDescriptor } from '../native/descriptors.ts';
 import type { SwitchPort, Vm } from '../protocol/vm.ts';
 import type { QmpClient } from '../qmp/index.ts';
@@ -45,7 +45,9 @@ export async function describeVm(
   qmpSocket: string,
   surroundings: HostSurroundings,
 ): Promise<Vm> {
-  const { qemu } = (await qmp.execute('query-version')) as { qemu: Record<'major' | 'minor' | 'micro', number> };
+  const { qemu } = (await qmp.execute('query-version')) as {
+    qemu: Record<'major' | 'minor' | 'micro', number>;
+  };
   const layout = await readRamLayout(qmp, process.pid).catch((error: unknown) => messageOf(error));
   const { nics, obstacles } = await describeNics(process, qmp, surroundings);
   const machine = await qomGet(qmp, '/machine', 'type');
@@ -137,7 +139,7 @@ function tapOf(pair: NetworkPair, descriptors: readonly TapDescriptor[]): TapDes
 function hasVnetHdr(pid: number, fd: number): boolean {
   const own = duplicateDescriptor({ pid, fd });
   try {
-    return isVnetHdr(own);
+    return vnetHeaderBytes(own) > 0;
   } finally {
     closeDescriptor(own);
   }
@@ -149,7 +151,9 @@ async function diskObstacles(qmp: QmpClient): Promise<string[]> {
   return devices.flatMap(({ device, qdev, inserted }) =>
     inserted === undefined || inserted.ro
       ? []
-      : [`disk ${device || qdev || inserted.file} (${inserted.file}) is writable, and disks are not saved yet`],
+      : [
+          `disk ${device || qdev || inserted.file} (${inserted.file}) is writable, and disks are not saved yet`,
+        ],
   );
 }
 
@@ -160,7 +164,9 @@ async function migrationBlockers(qmp: QmpClient): Promise<string[]> {
 
 /** @throws StaghornError 'vm-unfit' with every obstacle of every VM at once. */
 export function requireFit(vms: readonly Vm[]): void {
-  const problems = vms.flatMap(({ name, obstacles }) => obstacles.map((obstacle) => `VM ${name}: ${obstacle}`));
+  const problems = vms.flatMap(({ name, obstacles }) =>
+    obstacles.map((obstacle) => `VM ${name}: ${obstacle}`),
+  );
   if (problems.length === 0) return;
   throw new StaghornError('vm-unfit', problems.join('; '), { context: { problems } });
 }

@@ -59,7 +59,11 @@ export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Prom
   }
 }
 
-async function connectToLaunched(spec: LaunchSpec, child: ChildProcess, signal?: AbortSignal): Promise<LaunchedVm> {
+async function connectToLaunched(
+  spec: LaunchSpec,
+  child: ChildProcess,
+  signal?: AbortSignal,
+): Promise<LaunchedVm> {
   const failed = spawnFailure(child);
   const startedAtMs = performance.now();
   for (;;) {
@@ -71,7 +75,9 @@ async function connectToLaunched(spec: LaunchSpec, child: ChildProcess, signal?:
       throw await launchError(spec, `no QMP greeting at ${spec.qmpSocket} within ${startBoundMs} ms`);
     }
     // The socket of the VM that was there before may still exist: only one that our child greets on counts.
-    const qmp = await QmpClient.connect({ path: spec.qmpSocket, timeoutMs: startBoundMs, signal }).catch(() => null);
+    const qmp = await QmpClient.connect({ path: spec.qmpSocket, timeoutMs: startBoundMs, signal }).catch(
+      () => null,
+    );
     const process = child.pid === undefined ? null : await readQemuProcess(child.pid);
     if (qmp !== null && process !== null) return { process, qmp, path: spec.qmpSocket };
     await qmp?.close();
@@ -98,7 +104,7 @@ export async function loadDeviceState(vm: LaunchedVm, spec: LaunchSpec, stateFil
     await qmp.execute('migrate-set-parameters', { 'announce-rounds': 0 });
     await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
     const getfd = qmp.prepare('getfd', { fdname: 'staghorn-state' }, { timeoutMs: 5_000 });
-    sendDescriptor({ socketFd: qmp.fd, fd: file.fd, bytes: getfd.bytes });
+    await sendDescriptor({ socketFd: qmp.fd, fd: file.fd, bytes: getfd.bytes });
     await getfd.reply;
     const loaded = migrationEnd(qmp);
     await qmp.execute('migrate-incoming', { uri: 'fd:staghorn-state' });

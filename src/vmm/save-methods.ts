@@ -1,6 +1,7 @@
-import { forkMemory, probeFork, releaseFork } from '../native/fork.ts';
+import { availableParallelism } from 'node:os';
+
+import { forkMemory, probeFork, release } from '../native/fork.ts';
 import { saveRam, type SavedRam } from '../native/ram.ts';
-import { messageOf } from '../errors/index.ts';
 import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
 import type { RamLayout } from './ram-layout.ts';
 
@@ -10,7 +11,7 @@ import type { RamLayout } from './ram-layout.ts';
  * Both read guest memory through /proc/PID/mem and end in the same stored form.
  */
 export interface KeptRam {
-  /** Nanoseconds of the fork; null where there is none. */
+  /** How long the fork held QEMU's main thread, nanoseconds; null where there is none. */
   readonly forkNs: number | null;
   write(block: { address: bigint; length: number }, file: string, options: WriteOptions): Promise<SavedRam>;
   release(): Promise<void>;
@@ -21,18 +22,20 @@ export interface WriteOptions {
   readonly onProgress?: ((doneBytes: number) => void) | undefined;
 }
 
+const regionsOf = ({ main, others }: RamLayout) =>
+  [main, ...others].map(({ address, length }) => ({ address, length }));
+
 export type KeepRam = (pid: number, layout: RamLayout) => Promise<KeptRam>;
 
 const forkTimeoutMs = 5_000;
+const copyThreads = Math.min(availableParallelism(), 8);
 
 async function keepByFork(pid: number, layout: RamLayout): Promise<KeptRam> {
-  const regions = [layout.main, ...layout.others].map(({ address, length }) => ({ address, length }));
-  const fork = await forkMemory({ pid, regions, timeoutMs: forkTimeoutMs });
+  const fork = await forkMemory({ pid, regions: regionsOf(layout), timeoutMs: forkTimeoutMs });
   return {
-    forkNs: fork.forkNs,
-    // After the VM has gone on, the copy must not take the CPU from it.
+    forkNs: fork.stoppedNs,
     write: (block, file, options) => writeBlock(fork.childPid, block, file, options, true),
-    release: () => releaseFork(fork.childPid),
+    release: () => release(fork.childPid),
   };
 }
 
@@ -52,7 +55,15 @@ async function writeBlock(
   background: boolean,
 ): Promise<SavedRam> {
   const regions = [{ address: block.address, length: block.length, fileOffset: 0 }];
-  return saveRam({ pid, regions, file, background, signal, onProgress });
+  return saveRam({
+    pid,
+    regions,
+    file,
+    // Beside running VMs the copy takes what CPU is left; while they stand still, all there is.
+    ...(background ? { threads: 1, niceness: 'idle' as const } : { threads: copyThreads, niceness: 0 }),
+    signal,
+    onProgress: onProgress && (({ doneBytes }) => onProgress(doneBytes)),
+  });
 }
 
 export interface SaveMethodEntry {
@@ -67,19 +78,25 @@ export const saveMethods: Readonly<Record<SaveMethod, SaveMethodEntry>> = {
 };
 
 /** For each method null if it would work on this VM, or why not. */
-export async function probeMethods(pid: number, layout: RamLayout | string): Promise<Record<SaveMethod, string | null>> {
+export async function probeMethods(
+  pid: number,
+  layout: RamLayout | string,
+): Promise<Record<SaveMethod, string | null>> {
   if (typeof layout === 'string') return { fork: layout, 'stop-copy': layout };
   return { fork: await forkObstacle(pid, layout), 'stop-copy': null };
 }
 
-async function forkObstacle(pid: number, { main, others }: RamLayout): Promise<string | null> {
-  const shared = [main, ...others].find((block) => !block.private);
+async function forkObstacle(pid: number, layout: RamLayout): Promise<string | null> {
+  const shared = [layout.main, ...layout.others].find((block) => !block.private);
   if (shared !== undefined) return `${shared.name} is a shared mapping, which a fork does not copy`;
-  return Promise.resolve(probeFork(pid)).catch(messageOf);
+  return probeFork({ pid, regions: regionsOf(layout) });
 }
 
 /** The method for a VM: the chosen one, or for auto the first that works, the shortest pause first. */
-export function chooseMethod(choice: MethodChoice, methods: Record<SaveMethod, string | null>): SaveMethod | null {
+export function chooseMethod(
+  choice: MethodChoice,
+  methods: Record<SaveMethod, string | null>,
+): SaveMethod | null {
   const candidates: readonly SaveMethod[] = choice === 'auto' ? ['fork', 'stop-copy'] : [choice];
   return candidates.find((method) => methods[method] === null) ?? null;
 }

@@ -17,7 +17,10 @@ export async function terminateVm(vm: QemuProcess, signal?: AbortSignal): Promis
   const startedAtMs = performance.now();
   while (await isStillRunning(vm)) {
     if (performance.now() - startedAtMs > boundMs) {
-      throw new StaghornError('vm-failed', `VM ${vm.name} (pid ${vm.pid}) did not end ${boundMs} ms after SIGKILL`);
+      throw new StaghornError(
+        'vm-failed',
+        `VM ${vm.name} (pid ${vm.pid}) did not end ${boundMs} ms after SIGKILL`,
+      );
     }
     await delay(pollMs, undefined, { signal });
   }

@@ -38,13 +38,17 @@ describe('a barrier', () => {
     expect(calls(machine.receive({ type: 'start' }))).toEqual(['arm@h1', 'arm@h2']);
     expect(machine.receive({ type: 'replied', host: 'h1', call: 'arm' })).toEqual([]);
     expect(machine.receive({ type: 'replied', host: 'h1', call: 'arm' })).toEqual([]);
-    expect(calls(machine.receive({ type: 'replied', host: 'h2', call: 'arm' }))).toEqual(['cut@h1', 'cut@h2']);
+    expect(calls(machine.receive({ type: 'replied', host: 'h2', call: 'arm' }))).toEqual([
+      'cut@h1',
+      'cut@h2',
+    ]);
   });
 
   it('waits in a phase without calls until it is released', () => {
     const machine = new BarrierMachine(pauseProcedure, ['h1']);
     machine.receive({ type: 'start' });
-    for (const call of ['arm', 'cut', 'drain'] as const) machine.receive({ type: 'replied', host: 'h1', call });
+    for (const call of ['arm', 'cut', 'drain'] as const)
+      machine.receive({ type: 'replied', host: 'h1', call });
     expect(machine.phase?.name).toBe('hold');
     expect(calls(machine.receive({ type: 'release' }))).toEqual(['resume@h1']);
   });
@@ -91,7 +95,9 @@ describe('a barrier', () => {
 
 describe('any interleaving of answers, failures, losses and deadlines', () => {
   const procedure = fc.constantFrom<Procedure>(snapshotProcedure, pauseProcedure, restoreProcedure);
-  const hostNames = fc.integer({ min: 1, max: 4 }).map((count) => Array.from({ length: count }, (_, i) => `h${i}`));
+  const hostNames = fc
+    .integer({ min: 1, max: 4 })
+    .map((count) => Array.from({ length: count }, (_, i) => `h${i}`));
 
   it('ends once, never skips a phase, and aborts every host that is not lost', () => {
     fc.assert(
@@ -112,7 +118,8 @@ describe('any interleaving of answers, failures, losses and deadlines', () => {
               if (next.type === 'replied') expect(running).toBe(1);
               entered.push(action.phase.name);
             }
-            if (action.type === 'call') pending.push({ type: 'replied', host: action.host, call: action.call });
+            if (action.type === 'call')
+              pending.push({ type: 'replied', host: action.host, call: action.call });
             if (action.type === 'abort') {
               aborted.add(action.host);
               pending.push({ type: 'abort-answered', host: action.host });

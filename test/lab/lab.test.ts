@@ -1,0 +1,155 @@
+import { readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { CommandError, run } from '../../src/lab/command.ts';
+import {
+  isFlawless,
+  judge,
+  labDown,
+  labStatus,
+  labUp,
+  parseLabFile,
+  readReports,
+  runInHost,
+  type Lab,
+} from '../../src/lab/index.ts';
+import { planLab } from '../../src/lab/plan.ts';
+import { isAlive, identify, processesIn, until, type ProcessId } from '../../src/lab/processes.ts';
+import { leftovers } from './leftovers.ts';
+
+// Needs root, QEMU and Open vSwitch. Names and addresses are of this process, so that runs do not meet.
+const name = `labtest-${process.pid}`;
+const subnet = `198.18.${64 + (process.pid % 64)}.0/24`;
+const file = parseLabFile(`name: ${name}
+management: ${subnet}
+hosts:
+  - name: h1
+  - { name: h2, clock: { monotonicOffsetSeconds: 5000 } }
+networks: [{ name: lan, vlan: 10 }]
+vms:
+  - { name: a, host: h1 }
+  - name: b
+    host: h2
+    nics: [{ shape: { rate: 20mbit } }]
+    probe: { reportIntervalMs: 250, tcpSegmentBytes: 400, tcpWindowBytes: 4000 }
+`);
+const plan = planLab(file);
+const links = [plan.management.bridge, ...plan.hosts.map(({ managementLink }) => managementLink)];
+
+describe('a lab of two hosts', () => {
+  let lab: Lab;
+  const steps: string[] = [];
+  beforeAll(async () => {
+    lab = await labUp(file, { onProgress: ({ step, detail }) => steps.push(`${step} ${detail}`) });
+  }, 240_000);
+  afterAll(() => labDown(name), 60_000);
+
+  const ssh = (host: string, command: string, ...options: string[]): Promise<string> =>
+    run(['ssh', '-F', lab.sshConfig, ...options, host, command]);
+
+  it('is up when every guest has heard its peers, and says its steps', async () => {
+    expect(steps).toContain('ready a');
+    expect(steps).toContain('ready b');
+    const status = await labStatus(name);
+    expect(status).toMatchObject({ state: 'up', hosts: [{ name: 'h1' }, { name: 'h2' }] });
+    for (const { pid } of status.vms)
+      expect(await readFile(`/proc/${pid}/comm`, 'utf8')).toMatch(/^qemu-system/);
+    expect(status.vms.map(({ lastReport }) => lastReport?.peersReached ?? 1)).toEqual([1, 1]);
+  });
+
+  it('gives each host its own sshd, Open vSwitch and directories', async () => {
+    expect((await ssh('h1', 'hostname')).trim()).toBe('h1');
+    expect(await ssh('h2', 'ovs-vsctl list-ports br-int')).toMatch(/^tap1-0$/m);
+    expect(await ssh('h1', 'ovs-vsctl list-ports br-int')).not.toMatch(/tap1-0/);
+    await ssh('h1', 'mkdir -p /var/lib/staghorn/x');
+    expect(await ssh('h2', 'ls /var/lib/staghorn')).toBe('');
+    expect((await ssh('h1', 'cat /proc/1/comm')).trim()).toBe('tini');
+  });
+
+  it('refuses a host whose key is not the known one', async () => {
+    const known = join(tmpdir(), `${name}-known`);
+    const other = (await readFile(lab.knownHosts, 'utf8')).split('\n');
+    // Each host's name with the other one's key.
+    const swapped = [0, 1].map(
+      (n) => `${other[n]!.split(' ')[0]} ${other[1 - n]!.split(' ').slice(1).join(' ')}\n`,
+    );
+    await writeFile(known, swapped.join(''));
+    try {
+      const attempt = ssh('h1', 'true', '-o', `UserKnownHostsFile=${known}`);
+      await expect(attempt).rejects.toThrow(CommandError);
+      await expect(attempt).rejects.toThrow(/Host key verification failed/);
+    } finally {
+      await rm(known);
+    }
+  });
+
+  it('names its hosts to the controller in a file', async () => {
+    expect(JSON.parse(await readFile(lab.experimentFile, 'utf8'))).toEqual({
+      name,
+      hosts: ['h1', 'h2'].map((host) => ({ name: host, ssh: host, sshConfig: lab.sshConfig })),
+    });
+  });
+
+  it('keeps the shaping and the VLAN that the file says', async () => {
+    expect(await ssh('h2', 'tc qdisc show dev tap1-0')).toMatch(/^qdisc tbf .* rate 20Mbit/);
+    expect((await ssh('h2', 'ovs-vsctl get port tap1-0 tag')).trim()).toBe('10');
+  });
+
+  it('shifts the clock of a host that asks for it', async () => {
+    const uptime = async (host: string): Promise<number> =>
+      Number((await ssh(host, 'cat /proc/uptime')).split(' ')[0]);
+    const [first, second] = [await uptime('h1'), await uptime('h2')];
+    expect(second - first).toBeGreaterThan(4990);
+    expect(
+      Number(await runInHost({ lab: name, host: 'h2' }, ['cut', '-d.', '-f1', '/proc/uptime'])),
+    ).toBeGreaterThan(4990);
+  });
+
+  it('carries frames between the hosts without losing, doubling or reordering any', async () => {
+    const reports = async (): Promise<Parameters<typeof judge>[0]> => {
+      const all = await Promise.all(lab.vms.map((vm) => readReports(vm.serialLog)));
+      return all.map((one) => ({ reports: one, fromNs: one.find(({ ready }) => ready)?.uptimeNs ?? 0 }));
+    };
+    const enough = await until(
+      async () => (await reports()).every((one) => one.reports.filter(({ ready }) => ready).length > 4),
+      { timeoutMs: 25_000 },
+    );
+    expect(enough).toBe(true);
+    const judgement = judge(await reports());
+    expect(judgement.received).toBeGreaterThan(50);
+    expect(judgement.tcpBytes).toBeGreaterThan(50_000);
+    expect(isFlawless(judgement), JSON.stringify(judgement)).toBe(true);
+  });
+
+  it('is refused a second time, and so is another lab in its subnet', async () => {
+    await expect(labUp(file)).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringMatching(/is up already/),
+    });
+    const other = { ...file, name: `${name}-x` };
+    await expect(labUp(other)).rejects.toMatchObject({
+      code: 'conflict',
+      message: expect.stringContaining(`used by the lab "${name}"`),
+    });
+    expect(leftovers(other.name, [])).toEqual([]);
+  });
+
+  it('leaves nothing when it goes down, not even after a host crashed', async () => {
+    const status = await labStatus(name);
+    const inside = await Promise.all(
+      lab.hosts.map(({ namespace }) => processesIn(`/run/netns/${namespace}`)),
+    );
+    const processes = (await Promise.all(inside.flat().map(identify))).filter((id) => id !== undefined);
+    expect(processes.length).toBeGreaterThan(9);
+    process.kill(status.hosts[0]!.pid!, 'SIGKILL');
+    const broken = async (): Promise<boolean> => (await labStatus(name)).state === 'broken';
+    expect(await until(broken, { timeoutMs: 10_000 })).toBe(true);
+    expect((await labStatus(name)).vms[0]).toMatchObject({ name: 'a', pid: null });
+    expect(await labDown(name)).toBe(true);
+    expect(await Promise.all(processes.map((id: ProcessId) => isAlive(id)))).not.toContain(true);
+    expect(leftovers(name, links)).toEqual([]);
+    expect(await labDown(name)).toBe(false);
+    await expect(labStatus(name)).rejects.toMatchObject({ code: 'not-found' });
+  });
+});

@@ -1,0 +1,161 @@
+import { once } from 'node:events';
+import { afterEach, describe, expect, test } from 'vitest';
+import { runCut, runResume, leftoverFrameBytesMax } from '../../src/native/barrier.ts';
+import type { CutOptions } from '../../src/native/barrier.ts';
+import { monotonicNs } from '../../src/native/clock.ts';
+import { closeDescriptor, duplicateDescriptor } from '../../src/native/descriptors.ts';
+import { eventually, TestQemu } from './qemu.ts';
+import { TestTap } from './tap.ts';
+
+const line = (execute: string) => Buffer.from(`${JSON.stringify({ execute })}\n`);
+const inMs = (ms: number) => monotonicNs() + BigInt(ms * 1e6);
+const cutOf = (options: Partial<CutOptions>): CutOptions => ({
+  atNs: inMs(50),
+  spinNs: 200_000,
+  taps: [],
+  ringBoundNs: 5_000_000,
+  writes: [],
+  leftoverBytesMax: 0,
+  ...options,
+});
+const disposals: (() => void | Promise<void>)[] = [];
+
+afterEach(async () => {
+  for (const dispose of disposals.splice(0).reverse()) await dispose();
+});
+
+async function startQemu(): Promise<TestQemu> {
+  const qemu = await TestQemu.startCounting();
+  disposals.push(() => qemu.stop());
+  return qemu;
+}
+
+describe('the cut', () => {
+  test('stops two VMs and holds the gate, at T and not before', async () => {
+    const qemus = [await startQemu(), await startQemu()];
+    const modeWord = new ArrayBuffer(8);
+    const atNs = inMs(100);
+    const writes = qemus.map((qemu) => ({ fd: qemu.qmp.fd, bytes: line('stop') }));
+    const answers = qemus.map((qemu) => qemu.qmp.answer());
+    const times = await runCut(cutOf({ atNs, modeWord, writes }));
+    await Promise.all(answers);
+    await Promise.all(qemus.map((qemu) => qemu.qmp.event('STOP')));
+    expect(await Promise.all(qemus.map((qemu) => qemu.status()))).toEqual(['paused', 'paused']);
+    expect(new Uint32Array(modeWord)).toEqual(Uint32Array.of(1, 0));
+    expect(times.writes.map((write) => write.error)).toEqual([null, null]);
+    const order = [
+      atNs,
+      times.wokeNs,
+      times.flippedNs,
+      times.ringsEmptyNs ?? 0n,
+      ...times.writes.map((w) => w.writtenNs),
+    ];
+    expect(order).toEqual([...order].sort((a, b) => (a < b ? -1 : 1)));
+  });
+
+  test('writes to all others where one descriptor is closed and one peer has gone', async () => {
+    const qemus = [await startQemu(), await startQemu()];
+    const [first, last] = qemus.map((qemu) => ({ fd: qemu.qmp.fd, bytes: line('stop') }));
+    if (!first || !last) throw new Error('unreachable');
+    const closed = 999_999; // a number that was open before may be taken again at any time
+    const gone = await startQemu();
+    // Node closes its own descriptor when the peer goes; the barrier may hold one that it has not seen closed.
+    const goneFd = duplicateDescriptor({ pid: process.pid, fd: gone.qmp.fd });
+    disposals.push(() => closeDescriptor(goneFd));
+    gone.process.kill('SIGKILL');
+    await once(gone.process, 'exit');
+    const answers = qemus.map((qemu) => qemu.qmp.answer());
+    const times = await runCut(
+      cutOf({
+        writes: [first, { fd: closed, bytes: line('stop') }, { fd: goneFd, bytes: line('stop') }, last],
+      }),
+    );
+    await Promise.all(answers);
+    await Promise.all(qemus.map((qemu) => qemu.qmp.event('STOP')));
+    const codes = times.writes.map((write) => write.error?.code);
+    expect(codes[0]).toBeUndefined();
+    expect(codes[1]).toBe('EBADF');
+    expect(codes[2]).toBe('EPIPE');
+    expect(codes[3]).toBeUndefined();
+  });
+
+  test('can be cancelled until T, and then nothing has happened', async () => {
+    const qemu = await startQemu();
+    const modeWord = new ArrayBuffer(4);
+    const controller = new AbortController();
+    const writes = [{ fd: qemu.qmp.fd, bytes: line('stop') }];
+    const cut = runCut(cutOf({ atNs: inMs(60_000), modeWord, writes, signal: controller.signal }));
+    controller.abort(new Error('called off'));
+    await expect(cut).rejects.toThrow('called off');
+    expect(new Uint32Array(modeWord)[0]).toBe(0);
+    expect(await qemu.status()).toBe('running');
+  });
+});
+
+describe("frames that stay in a tap's ring at the cut", () => {
+  const texts = ['frame 0', 'frame 1', 'frame 2', 'frame 3', 'frame 4'];
+
+  function tapWithFrames(): number {
+    const tap = new TestTap();
+    disposals.push(() => tap.close());
+    tap.send(texts);
+    return tap.fd;
+  }
+
+  const datagrams = (frames: readonly { frame: Buffer }[]) =>
+    frames.map(({ frame }) => /frame \d/.exec(frame.toString('latin1'))?.[0]).filter(Boolean);
+
+  test('are read without their headers, in order, when the bound has passed', async () => {
+    const fd = tapWithFrames();
+    const room = 20 * leftoverFrameBytesMax;
+    const times = await runCut(
+      cutOf({ taps: [{ fd, headerBytes: 10 }], ringBoundNs: 1e6, leftoverBytesMax: room }),
+    );
+    expect(datagrams(times.leftovers)).toEqual(texts);
+    for (const { frame, tapIndex } of times.leftovers) {
+      expect(tapIndex).toBe(0);
+      expect([0x0800, 0x86dd]).toContain(frame.readUInt16BE(12)); // IPv4, or IPv6 of the kernel itself
+    }
+    expect(times.leftoversFull).toBe(false);
+    expect(times.ringsEmptyNs).not.toBeNull();
+  });
+
+  test('stay there where there is no room, and the caller is told', async () => {
+    const fd = tapWithFrames();
+    const taps = [{ fd, headerBytes: 10 }];
+    const times = await runCut(
+      cutOf({ taps, ringBoundNs: 0, leftovers: new ArrayBuffer(leftoverFrameBytesMax + 100) }),
+    );
+    expect(times.leftoversFull).toBe(true);
+    expect(times.ringsEmptyNs).toBeNull();
+    const room = 20 * leftoverFrameBytesMax;
+    const rest = await runCut(cutOf({ taps, ringBoundNs: 0, leftoverBytesMax: room }));
+    expect(datagrams([...times.leftovers, ...rest.leftovers])).toEqual(texts);
+  });
+});
+
+describe('the resume', () => {
+  test('lets each VM go on at its own instant, in order of time', async () => {
+    const qemus = [await startQemu(), await startQemu()];
+    for (const qemu of qemus) await qemu.qmp.execute('stop');
+    const [late, early] = [inMs(120), inMs(60)];
+    const answers = qemus.map((qemu) => qemu.qmp.answer());
+    const times = await runResume({
+      writes: qemus.map((qemu, i) => ({
+        fd: qemu.qmp.fd,
+        bytes: line('cont'),
+        atNs: i === 0 ? late : early,
+      })),
+      spinNs: 100_000,
+    });
+    await Promise.all(answers);
+    await eventually(async () =>
+      (await Promise.all(qemus.map((q) => q.status()))).every((s) => s === 'running'),
+    );
+    const [first, second] = times.writes;
+    expect(first?.error).toBeNull();
+    expect(first?.writtenNs).toBeGreaterThanOrEqual(late);
+    expect(second?.writtenNs).toBeGreaterThanOrEqual(early);
+    expect(second?.writtenNs).toBeLessThan(late);
+  });
+});

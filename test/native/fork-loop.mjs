@@ -1,0 +1,11 @@
+// Forks a process's memory again and again, until it is killed: PID ADDRESS LENGTH.
+import { createRequire } from 'node:module';
+
+const addon = createRequire(import.meta.url)('../../build/Release/staghorn.node');
+const [pid, address, length] = process.argv.slice(2);
+const regions = [{ address: BigInt(address), length: Number(length) }];
+process.stdout.write('ready\n');
+for (;;) {
+  const { childPid } = await addon.startFork({ pid: Number(pid), regions, timeoutMs: 5000 }).promise;
+  await addon.startRelease(childPid).promise;
+}
