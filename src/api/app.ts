@@ -52,7 +52,9 @@ function createServer(loggerInstance: FastifyBaseLogger, limits: ApiLimits): Fas
     logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: limits.bodyBytes,
     routerOptions: { maxParamLength: limits.parameterLength },
-    frameworkErrors: (error, _request, reply) => sendProblem(reply, errorOfRequest(error)),
+    frameworkErrors: (error, _request, reply) => {
+      void sendProblem(reply, errorOfRequest(error));
+    },
   });
   app.server.maxConnections = limits.connections;
   app.setValidatorCompiler(validatorCompiler);

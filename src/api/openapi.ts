@@ -80,7 +80,10 @@ export function describeApi(app: FastifyInstance, { version, secured }: Descript
       displayOperationId: true,
       defaultModelsExpandDepth: 0,
     },
-    theme: { title: 'Staghorn API' },
+    theme: {
+      title: 'Staghorn API',
+      css: [{ filename: 'staghorn.css', content: '.swagger-ui .topbar { display: none }' }],
+    },
   });
 }
 

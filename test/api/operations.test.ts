@@ -107,7 +107,7 @@ describe('the events of an operation', () => {
   it('tell of an error of their source', async () => {
     const { service, url } = await listen();
     const { id } = service.operations.begin('snapshot', {});
-    // eslint-disable-next-line require-yield
+
     service.operationEvents = async function* () {
       throw new StaghornError('agent-lost', 'gone', { context: { host: 'red' } });
     };
