@@ -84,18 +84,27 @@ describe('staghorn serve', () => {
     },
   );
 
-  it('exits at once at a second signal', async () => {
+  it('exits at once at a later second signal', async () => {
     const { terminal, closed, exit } = await serve(
       await newStateDir(),
       [],
       () => new Promise(() => undefined),
     );
-    terminal.signal('SIGTERM');
+    let code: number | null = null;
+    void exit.then((given) => (code = given));
     await eventually(() => {
-      expect(closed).toHaveLength(1);
+      terminal.signal('SIGTERM');
+      expect(code).toBe(130);
     });
+    expect(closed).toHaveLength(1);
+  });
+
+  it('takes signals that come together for one', async () => {
+    const { terminal, closed, exit } = await serve(await newStateDir());
     terminal.signal('SIGTERM');
-    expect(await exit).toBe(130);
+    terminal.signal('SIGTERM');
+    expect(await exit).toBe(0);
+    expect(closed).toHaveLength(1);
   });
 
   it('asks for no token with --no-token', async () => {
