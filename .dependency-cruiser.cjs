@@ -29,7 +29,12 @@ const upward = layers.flatMap((names, level) => {
 module.exports = {
   forbidden: [
     ...upward,
-    { name: 'no-circular', severity: 'error', from: {}, to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } } },
+    {
+      name: 'no-circular',
+      severity: 'error',
+      from: {},
+      to: { circular: true, viaOnly: { dependencyTypesNot: ['type-only'] } },
+    },
     {
       name: 'protocol-clients-know-nothing-of-staghorn',
       severity: 'error',
@@ -42,7 +47,12 @@ module.exports = {
       from: { path: '^src/controller/' },
       to: { path: '^src/(agent|vmm|network|native|qmp|ovsdb)/' },
     },
-    { name: 'src-does-not-import-tests', severity: 'error', from: { path: '^src/', pathNot: '[.]test[.]ts$' }, to: { path: '^test/' } },
+    {
+      name: 'src-does-not-import-tests',
+      severity: 'error',
+      from: { path: '^src/', pathNot: '[.]test[.]ts$' },
+      to: { path: '^test/' },
+    },
   ],
   options: {
     doNotFollow: { path: 'node_modules' },

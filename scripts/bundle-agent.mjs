@@ -20,9 +20,13 @@ await build({
       // ioctl-native finds its prebuilt addon through node-gyp-build, which a bundle cannot: it is shipped beside.
       name: 'ioctl-native',
       setup(bundle) {
-        bundle.onResolve({ filter: /^node-gyp-build$/ }, () => ({ path: 'node-gyp-build', namespace: 'beside' }));
+        bundle.onResolve({ filter: /^node-gyp-build$/ }, () => ({
+          path: 'node-gyp-build',
+          namespace: 'beside',
+        }));
         bundle.onLoad({ filter: /.*/, namespace: 'beside' }, () => ({
-          contents: "module.exports = () => require('node:module').createRequire(bundleUrl)('./ioctl-native.node');",
+          contents:
+            "module.exports = () => require('node:module').createRequire(bundleUrl)('./ioctl-native.node');",
         }));
       },
     },

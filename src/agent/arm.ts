@@ -60,7 +60,13 @@ export async function arm(
     );
     ports.attach();
     signal.throwIfAborted();
-    return new StopSession({ params, group, writer, switchedDevices: switchedDevices(surroundings), ...tools });
+    return new StopSession({
+      params,
+      group,
+      writer,
+      switchedDevices: switchedDevices(surroundings),
+      ...tools,
+    });
   } catch (error) {
     for (const step of undo.reverse()) await step();
     throw error;

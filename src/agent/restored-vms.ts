@@ -100,6 +100,6 @@ async function putBackBlocks(stored: StoredVm, vm: ControlledVm, directory: stri
       );
     }
     const bytes = await readFile(join(directory, block.file));
-    await writeMemory({ pid: vm.process.pid, address: target.address, bytes });
+    writeMemory({ pid: vm.process.pid, address: target.address, bytes });
   }
 }

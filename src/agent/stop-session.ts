@@ -78,7 +78,9 @@ export class StopSession {
     requireState('cut', this.#state);
     this.#state = 'stopping';
     const { group, writer } = this.#parts;
-    this.#cutting = group.stopAt(atNs, this.#work.signal, (name, stoppedAtNs) => this.#stops.set(name, stoppedAtNs));
+    this.#cutting = group.stopAt(atNs, this.#work.signal, (name, stoppedAtNs) =>
+      this.#stops.set(name, stoppedAtNs),
+    );
     const report = await this.#cutting;
     // Not before all stand still: saving one would take the CPU from the stop of the next.
     for (const vm of group.vms) writer?.keep(vm, this.#work.signal);

@@ -39,10 +39,7 @@ export class AgentPool {
   }
 
   async close(): Promise<void> {
-    const links = await Promise.allSettled(this.#links.values());
-    await Promise.allSettled(
-      links.map((link) => (link.status === 'fulfilled' ? link.value.close() : undefined)),
-    );
+    await Promise.allSettled([...this.#links.values()].map(async (link) => (await link).close()));
     this.#links.clear();
   }
 }

@@ -13,7 +13,7 @@ export const rememberedEvents = 1_000;
 export interface OperationContext {
   /** Aborts when the operation is cancelled. */
   readonly signal: AbortSignal;
-  report(progress: Progress): void;
+  readonly report: (progress: Progress) => void;
 }
 
 export interface OperationStart {

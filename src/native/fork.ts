@@ -83,7 +83,8 @@ export async function forkMemory(options: ForkOptions): Promise<ForkedMemory> {
 /** Lets a child of `forkMemory` die, and resolves when it has. Rejects with ESRCH if it is none of ours. */
 export async function release(childPid: number): Promise<void> {
   const prepared = forks.get(childPid);
-  if (prepared === undefined) throw Object.assign(new Error(`no fork has the pid ${childPid}`), { code: 'ESRCH' });
+  if (prepared === undefined)
+    throw Object.assign(new Error(`no fork has the pid ${childPid}`), { code: 'ESRCH' });
   forks.delete(childPid);
   await prepared.release();
 }

@@ -15,6 +15,6 @@ export function warmUp({ methods, notifications }: RpcContract): void {
 
 /** What does not fit is as good: validators are compiled before they look at the value. */
 function exercise(schema: z.ZodType): void {
-  z.safeDecode(schema, {} as z.input<typeof schema>);
-  z.safeEncode(schema, {} as z.output<typeof schema>);
+  z.safeDecode(schema, {});
+  z.safeEncode(schema, {});
 }

@@ -1,5 +1,12 @@
 import { readFileSync } from 'node:fs';
-import ssh2, { type AnyAuthMethod, type BaseAgent, type IdentityCallback, type ParsedKey, type SignCallback, type SigningRequestOptions } from 'ssh2';
+import ssh2, {
+  type AnyAuthMethod,
+  type BaseAgent,
+  type IdentityCallback,
+  type ParsedKey,
+  type SignCallback,
+  type SigningRequestOptions,
+} from 'ssh2';
 import { messageOf } from '../errors/index.ts';
 import { fingerprint } from './ssh-known-hosts.ts';
 import type { IdentityFile, SshSettings } from './ssh-settings.ts';
@@ -109,7 +116,7 @@ function publicKeyBeside(path: string): Buffer | undefined {
 }
 
 function parseKey(text: Buffer): ParsedKey | Error {
-  const parsed: ParsedKey | Error | ParsedKey[] = utils.parseKey(text);
+  const parsed = utils.parseKey(text) as ParsedKey | Error | ParsedKey[];
   return Array.isArray(parsed) ? (parsed[0] ?? new Error('it holds no key')) : parsed;
 }
 

@@ -131,7 +131,8 @@ export class ControlledVm {
 
   /** Keeps devices and RAM of the VM, which must be stopped. */
   async keep(): Promise<StoppedVm> {
-    if (this.#state === undefined || this.#keeper === undefined) throw new Error('prepareSave was not called');
+    if (this.#state === undefined || this.#keeper === undefined)
+      throw new Error('prepareSave was not called');
     try {
       const stateNs = await this.#state.save();
       return { stateNs, stateBytes: this.#state.bytes(), ram: await this.#keeper.keep() };

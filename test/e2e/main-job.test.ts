@@ -87,7 +87,7 @@ describe('an experiment of real VMs on two hosts', { timeout: 120_000 }, () => {
     const busy = bench.start('POST', `${bench.path}/snapshots`);
     await expect(busy).rejects.toMatchObject({
       code: 'conflict',
-      message: expect.stringMatching(/is paused/),
+      message: expect.stringMatching(/is paused/) as string,
     });
     expect(await bench.operate('POST', `${bench.path}/resume`)).toMatchObject({ state: 'succeeded' });
     await bench.guests.waitForReports(await bench.guests.offsets(), 2);

@@ -229,7 +229,7 @@ describe('deployment', () => {
     );
     expect(new Set(deployed.map((each) => each.directory)).size).toBe(1);
     expect(readdirSync(join(cacheDirectory, 'agent'))).toHaveLength(1);
-    const again = await deployAgent(sessions[0] as SshSession, { files, cacheDirectory });
+    const again = await deployAgent(sessions[0], { files, cacheDirectory });
     expect(again.uploaded).toBe(false);
   });
 
