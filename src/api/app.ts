@@ -1,4 +1,4 @@
-import Fastify, { type FastifyBaseLogger, type FastifyInstance } from 'fastify';
+import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } from 'fastify';
 import { serializerCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 
 import type { StaghornService } from '../controller/service.ts';
@@ -49,10 +49,12 @@ export function buildApp({ service, token, logger, limits: given }: AppOptions):
 function createServer(loggerInstance: FastifyBaseLogger, limits: ApiLimits): FastifyInstance {
   const app = Fastify({
     loggerInstance,
-    disableRequestLogging: true,
+    logController: new LogController({ disableRequestLogging: true }),
     bodyLimit: limits.bodyBytes,
     routerOptions: { maxParamLength: limits.parameterLength },
-    frameworkErrors: (error, _request, reply) => sendProblem(reply, errorOfRequest(error)),
+    frameworkErrors: (error, _request, reply) => {
+      void sendProblem(reply, errorOfRequest(error));
+    },
   });
   app.server.maxConnections = limits.connections;
   app.setValidatorCompiler(validatorCompiler);

@@ -76,7 +76,7 @@ function settledWithin<T>(
       },
       (error: unknown) => {
         end(() => {
-          reject(error as Error);
+          reject(asStaghornError(error));
         });
       },
     );

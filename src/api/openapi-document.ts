@@ -27,7 +27,7 @@ export function finishDocument(document: Document): Document {
     freeBody(route, finished.components.schemas);
   }
   finished.components.schemas = onlyReferred(finished);
-  return finished as unknown as Document;
+  return finished;
 }
 
 function addLocations({ responses = {} }: Route): void {

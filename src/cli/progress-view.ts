@@ -6,10 +6,10 @@ import { formatBytes } from './units.ts';
 
 /** Shows how far something is. */
 export interface ProgressView {
-  update(progress: Progress): void;
+  readonly update: (progress: Progress) => void;
   /** A line above the progress. */
-  note(text: string): void;
-  close(): void;
+  readonly note: (text: string) => void;
+  readonly close: () => void;
 }
 
 /** A bar on a terminal, lines on stderr otherwise, nothing where stderr is kept for an error in JSON. */
@@ -35,7 +35,7 @@ function lineView({ stderr }: Terminal): ProgressView {
 
 function barView(terminal: Terminal): ProgressView {
   const bar = new SingleBar({
-    stream: terminal.stderr as NodeJS.WriteStream,
+    stream: terminal.stderr,
     clearOnComplete: true,
     hideCursor: true,
     gracefulExit: false,

@@ -55,6 +55,8 @@ export class Session {
     });
     try {
       const ended = await followOperation(this.client, id, { signal: leave.signal, onProgress: view.update });
+      if (ended.state === 'cancelled')
+        throw new StaghornError('cancelled', `the ${ended.kind} was cancelled`);
       if (ended.error !== null) throw fromProblem(ended.error);
       return ended;
     } catch (error) {

@@ -32,6 +32,5 @@ export function formatFields(
 
 /** Names and descriptions come from others: nothing in them may steer the terminal. */
 function visible(text: string): string {
-  // eslint-disable-next-line no-control-regex
   return text.replaceAll(/[\u0000-\u001f\u007f-\u009f]/g, (char) => JSON.stringify(char).slice(1, -1));
 }

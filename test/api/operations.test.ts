@@ -1,5 +1,6 @@
-import { describe, expect, it, vi } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
+import { eventually } from './eventually.ts';
 import { SseDecoder, type SseMessage } from '../../src/cli/sse.ts';
 import { StaghornError } from '../../src/errors/index.ts';
 import { operationEvent } from '../../src/protocol/resources.ts';
@@ -83,11 +84,11 @@ describe('the events of an operation', () => {
     const leave = new AbortController();
     const answer = await fetch(`${url}/v1/operations/${id}/events`, { signal: leave.signal });
     expect(answer.status).toBe(200);
-    await vi.waitFor(() => {
+    await eventually(() => {
       expect(service.operations.readers).toBe(1);
     });
     leave.abort();
-    await vi.waitFor(() => {
+    await eventually(() => {
       expect(service.operations.readers).toBe(0);
     });
   });
@@ -106,7 +107,7 @@ describe('the events of an operation', () => {
   it('tell of an error of their source', async () => {
     const { service, url } = await listen();
     const { id } = service.operations.begin('snapshot', {});
-    // eslint-disable-next-line require-yield
+
     service.operationEvents = async function* () {
       throw new StaghornError('agent-lost', 'gone', { context: { host: 'red' } });
     };

@@ -28,7 +28,7 @@ interface AddOptions extends SessionOptions {
 function addCommand(group: Command, shell: Shell): void {
   remote(group.command('add <file|name>'))
     .description('add one, from a JSON or YAML file ("-": stdin), or by its name and --host')
-    .option('--host <[user@]host[:port]...>', 'a host of the experiment, as ssh_config knows it')
+    .option('--host <host...>', 'hosts of the experiment: [USER@]HOST[:PORT], as ssh_config knows them')
     .option('--ssh-config <file>', 'ssh_config file on the server, for all --host')
     .option('--description <text>')
     .action(

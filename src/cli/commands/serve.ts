@@ -12,6 +12,9 @@ import { LeftBehind } from '../session.ts';
 import type { Shell } from '../shell.ts';
 import type { Terminal } from '../terminal.ts';
 
+/** timeout(1) and some shells signal a process and its group: that is one wish to stop, not two. */
+const SAME_SIGNAL_MS = 200;
+
 interface ServeOptions {
   readonly listen: string;
   readonly stateDir: string;
@@ -49,13 +52,13 @@ interface StopSignals {
 }
 
 function stopSignals(terminal: Terminal): StopSignals {
-  let count = 0;
+  let firstAtMs: number | null = null;
   let onFirst: () => void = () => undefined;
   let onSecond: (error: Error) => void = () => undefined;
   const stopListening = terminal.onSignal(['SIGINT', 'SIGTERM'], () => {
-    count += 1;
-    if (count === 1) onFirst();
-    else onSecond(new LeftBehind('stopped at once'));
+    firstAtMs ??= performance.now();
+    onFirst();
+    if (performance.now() - firstAtMs > SAME_SIGNAL_MS) onSecond(new LeftBehind('stopped at once'));
   });
   const first = new Promise<void>((resolve) => {
     onFirst = resolve;

@@ -1,0 +1,133 @@
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { describe, expect, it, onTestFinished } from 'vitest';
+
+import { eventually } from '../api/eventually.ts';
+import { runCli } from '../../src/cli/program.ts';
+import { StaghornError } from '../../src/errors/index.ts';
+import { listen } from '../api/start.ts';
+import { FakeTerminal } from './fake-terminal.ts';
+import { noParts, run } from './run.ts';
+
+describe('staghorn snapshot', () => {
+  it('shows progress as lines and the snapshot as text', async () => {
+    const { service, url } = await listen();
+    const { exit, out, err } = await run(url, 'snapshot lab --name before --method fork');
+    expect([exit, err]).toEqual([0, 'snapshot: snapshot begins\n']);
+    expect(out).toMatch(/^paused for +9 ms to 9\.00 ms$/m);
+    expect(out).toMatch(/^skew +350 µs \(± 20 µs\)$/m);
+    expect(out).toMatch(/^stored +256 MiB$/m);
+    expect(service.calls).toEqual(['createSnapshot lab {"name":"before","method":"fork"}']);
+  });
+
+  it('prints one JSON document and nothing else with --json', async () => {
+    const { service, url } = await listen();
+    const { exit, out, err } = await run(url, 'snapshot lab --json');
+    expect([exit, err]).toEqual([0, '']);
+    expect(JSON.parse(out)).toEqual(service.listSnapshots()[0]);
+  });
+
+  it('fails as the operation fails', async () => {
+    const { service, url } = await listen();
+    service.finishAtOnce = false;
+    const running = run(url, 'snapshot lab');
+    await eventually(() => {
+      expect(service.operations.readers).toBe(1);
+    });
+    const context = { host: 'red', vm: 'red-vm' };
+    service.operations.end('op-1', {
+      error: new StaghornError('vm-failed', 'QMP does not answer', { context }),
+    });
+    expect(await running).toEqual({ exit: 21, out: '', err: 'staghorn: red, red-vm: QMP does not answer\n' });
+  });
+
+  it('says by exit code 5 that another one is going on', async () => {
+    const { service, url } = await listen();
+    service.getExperiment('lab').state = 'snapshotting';
+    expect((await run(url, 'snapshot lab')).exit).toBe(5);
+  });
+});
+
+describe('staghorn snapshots, show, verify, delete', () => {
+  it('list in a table and in JSON', async () => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot({ name: 'before' });
+    const { out } = await run(url, 'snapshots');
+    expect(out).toMatch(new RegExp(`^ID .*\\n${id} +lab +before +sealed +fork +2 +2 +9.00 ms +256 MiB\\n$`));
+    expect(JSON.parse((await run(url, 'snapshots lab --json')).out)).toHaveLength(1);
+    expect((await run(url, 'snapshots no')).exit).toBe(4);
+  });
+
+  it('find a snapshot by id, beginning of an id, name and experiment/name', async () => {
+    const { service, url } = await listen();
+    const first = service.addSnapshot({ name: 'before' });
+    const second = service.addSnapshot({ experiment: 'other', name: 'before' });
+    for (const reference of [first.id, first.id.slice(0, -1), 'lab/before']) {
+      expect([reference, JSON.parse((await run(url, `show ${reference} --json`)).out)]).toEqual([
+        reference,
+        first,
+      ]);
+    }
+    const ambiguous = await run(url, 'show before');
+    expect(ambiguous.exit).toBe(2);
+    expect(ambiguous.err).toContain(`  ${second.id} (other/before)\n`);
+    expect((await run(url, 'show nothing')).exit).toBe(4);
+  });
+
+  it('verify tells whole from damaged', async () => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot();
+    expect(await run(url, `verify ${id}`)).toMatchObject({
+      exit: 0,
+      out: `${id} is whole: 256 MiB checked\n`,
+    });
+    service.verifyProblems = ['red: ram-red-vm: wrong checksum'];
+    const damaged = await run(url, `verify ${id} --json`);
+    expect(damaged.exit).toBe(30);
+    expect(JSON.parse(damaged.out)).toMatchObject({ ok: false });
+    expect(JSON.parse(damaged.err)).toMatchObject({
+      code: 'snapshot-damaged',
+      problems: service.verifyProblems,
+    });
+  });
+
+  it('delete deletes', async () => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot();
+    expect(await run(url, `delete ${id}`)).toMatchObject({ exit: 0, out: `deleted ${id}\n` });
+    expect(service.listSnapshots()).toEqual([]);
+  });
+});
+
+describe('staghorn frames', () => {
+  it('lists frames with what their headers say', async () => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot();
+    const { out } = await run(url, `frames ${id}`);
+    expect(out).toMatch(/^red +red-vm +tap0 +1\.50 ms +20 +52:54:00:00:00:02 +52:54:00:00:00:01 +IPv4$/m);
+  });
+
+  it('writes a capture file, also to stdout', async () => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot();
+    const directory = await mkdtemp(join(tmpdir(), 'staghorn-cli-'));
+    onTestFinished(() => rm(directory, { recursive: true }));
+    const path = join(directory, 'frames.pcapng');
+    expect((await run(url, `frames ${id} --pcapng ${path}`)).exit).toBe(0);
+    const terminal = new FakeTerminal({ env: { STAGHORN_URL: url } });
+    expect(await runCli(['frames', id, '--pcapng', '-'], terminal, noParts)).toBe(0);
+    expect(Buffer.concat(terminal.out)).toEqual(await readFile(path));
+    expect(terminal.out[0]?.readUInt32BE(0)).toBe(0x0a0d0d0a);
+  });
+});
+
+describe('staghorn operations, cancel', () => {
+  it('list and cancel what is going on', async () => {
+    const { service, url } = await listen();
+    const { id } = service.operations.begin('verify', { experiment: 'lab' });
+    expect((await run(url, 'operations')).out).toMatch(new RegExp(`^${id} +verify +lab +- +running `, 'm'));
+    expect(await run(url, `cancel ${id}`)).toMatchObject({ exit: 0, out: `${id} has been cancelled\n` });
+    expect((await run(url, 'cancel no')).exit).toBe(4);
+  });
+});
