@@ -59,7 +59,7 @@ ProcessStatus ReadStatus(pid_t pid) {
 
 class Deadline {
  public:
-  explicit Deadline(int64_t timeout_ns) : at_ns_(MonotonicNs() + timeout_ns) {}
+  void Begin(int64_t timeout_ns) { at_ns_ = MonotonicNs() + timeout_ns; }
   // Waits for a SIGCHLD (blocked in this process), with which every ptrace stop is announced.
   void WaitForChild() const {
     int64_t left = at_ns_ - MonotonicNs();
@@ -72,7 +72,7 @@ class Deadline {
   }
 
  private:
-  int64_t at_ns_;
+  int64_t at_ns_ = 0;
 };
 
 // One thread under ptrace, and the calls that are made in it.
@@ -187,14 +187,27 @@ void WriteMemory(int memory, uint64_t address, const std::vector<uint8_t> &bytes
 
 class Fork {
  public:
-  explicit Fork(ForkSession *session) : session_(session), deadline_(session->timeout_ns), main_(session->pid, "main thread", &deadline_) {}
+  explicit Fork(ForkSession *session) : session_(session), main_(session->pid, "main thread", &deadline_) {}
   ~Fork() {
     if (memory_ >= 0) close(memory_);
   }
 
+  void Prepare() {
+    pid_t pid = session_->pid;
+    ProcessStatus status = ReadStatus(pid);
+    if (status.tracer != 0)
+      throw SystemError(EBUSY, "the process is already traced, by process " + std::to_string(status.tracer));
+    CheckRegions(pid, session_->regions);
+    gadgets_ = FindGadgets(pid);
+    memory_ = open(("/proc/" + std::to_string(pid) + "/mem").c_str(), O_RDWR | O_CLOEXEC);
+    if (memory_ < 0) throw SystemError(errno, "open /proc/PID/mem");
+    options_ = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK;
+    if (status.seccomp != 0) options_ |= PTRACE_O_SUSPEND_SECCOMP;
+  }
+
   // Leaves the main thread as it was, whether it succeeds or throws.
   void Run() {
-    Prepare();
+    deadline_.Begin(session_->timeout_ns);
     int64_t begin_ns = MonotonicNs();
     Stop();
     try {
@@ -216,19 +229,6 @@ class Fork {
   }
 
  private:
-  void Prepare() {
-    pid_t pid = session_->pid;
-    ProcessStatus status = ReadStatus(pid);
-    if (status.tracer != 0)
-      throw SystemError(EBUSY, "the process is already traced, by process " + std::to_string(status.tracer));
-    CheckRegions(pid, session_->regions);
-    gadgets_ = FindGadgets(pid);
-    memory_ = open(("/proc/" + std::to_string(pid) + "/mem").c_str(), O_RDWR | O_CLOEXEC);
-    if (memory_ < 0) throw SystemError(errno, "open /proc/PID/mem");
-    options_ = PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_TRACEFORK;
-    if (status.seccomp != 0) options_ |= PTRACE_O_SUSPEND_SECCOMP;
-  }
-
   // Until the first SetRegisters nothing is changed: if this throws, the tracer's end alone undoes it.
   void Stop() {
     main_.Request(PTRACE_SEIZE, nullptr, nullptr, "PTRACE_SEIZE");
@@ -347,7 +347,7 @@ class Fork {
 void Announce(ForkSession *session, int state) {
   session->state.store(state);
   uint64_t one = 1;
-  if (write(session->forked_fd, &one, sizeof one) < 0) _exit(1);
+  if (write(session->announce_fd, &one, sizeof one) < 0) _exit(1);
 }
 
 }  // namespace
@@ -357,8 +357,16 @@ int TracerMain(void *data) {
   prctl(PR_SET_PDEATHSIG, SIGKILL);
   if (getppid() != session->keeper) _exit(1);
   signal(SIGCHLD, SIG_DFL);
+  // QEMU stands still at every turn that this process waits for; refused, it is only slower.
+  TryRealtime(1);
   try {
-    Fork(session).Run();
+    Fork fork(session);
+    fork.Prepare();
+    Announce(session, ForkSession::kPrepared);
+    pollfd orders[2] = {{session->go_fd, POLLIN, 0}, {session->release_fd, POLLIN, 0}};
+    while (poll(orders, 2, -1) < 1) continue;
+    if (orders[1].revents) _exit(0);
+    fork.Run();
   } catch (const SystemError &error) {
     session->error = error.error;
     session->what = error.what();

@@ -14,11 +14,13 @@ struct ForkSession {
   pid_t pid = 0;
   std::vector<Region> regions;
   int64_t timeout_ns = 0;
-  int release_fd = -1;  // readable: let go
-  int forked_fd = -1;   // readable: `state` is no longer kStarting
+  int go_fd = -1;        // readable: fork now
+  int release_fd = -1;   // readable: let go
+  int announce_fd = -1;  // readable: `state` has gone on
   pid_t keeper = 0;     // the process whose death ends the tracer
 
-  enum State { kStarting, kForked, kFailed };
+  // Preparation reads through maps and text of the process; it is done ahead, while nobody waits.
+  enum State { kStarting, kPrepared, kForked, kFailed };
   std::atomic<int> state{kStarting};
   pid_t child = 0;
   int64_t fork_ns = 0, stopped_ns = 0;

@@ -1,5 +1,4 @@
-// forkMemory and release: starts a tracer (fork-tracer.cc) for each fork, and keeps the list of those that live.
-#include <poll.h>
+// prepareFork, forkMemory and release: starts a tracer (fork-tracer.cc) for each fork, and keeps the list of those that live.
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -7,6 +6,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <map>
 #include <mutex>
 
@@ -25,12 +25,14 @@ struct LiveFork {
 
   LiveFork() {
     session.release_fd = eventfd(0, EFD_CLOEXEC);
-    session.forked_fd = eventfd(0, EFD_CLOEXEC);
+    session.go_fd = eventfd(0, EFD_CLOEXEC);
+    session.announce_fd = eventfd(0, EFD_CLOEXEC);
   }
   ~LiveFork() {
     Release();
     close(session.release_fd);
-    close(session.forked_fd);
+    close(session.go_fd);
+    close(session.announce_fd);
   }
   void Release() {
     uint64_t one = 1;
@@ -41,8 +43,9 @@ struct LiveFork {
 
 // Node environments (worker threads) share the addon, hence the lock.
 static std::mutex live_mutex;
-static std::map<pid_t, std::pair<napi_env, std::unique_ptr<LiveFork>>> &LiveForks() {
-  static auto *forks = new std::map<pid_t, std::pair<napi_env, std::unique_ptr<LiveFork>>>;
+using LiveForkMap = std::map<uint32_t, std::pair<napi_env, std::unique_ptr<LiveFork>>>;
+static LiveForkMap &LiveForks() {
+  static auto *forks = new LiveForkMap;
   return *forks;
 }
 
@@ -59,20 +62,27 @@ static void KeepTracer(ForkSession *session) {
     if (tracer > 0) waitpid(tracer, nullptr, __WALL);
     munmap(stack, kTracerStackBytes);
     if (tracer > 0) error = ESRCH;
-    if (session->state.load() == ForkSession::kStarting) session->error = error;
+    if (session->state.load() < ForkSession::kForked) session->error = error;
   } else {
     session->error = ENOMEM;
   }
-  if (session->state.load() != ForkSession::kStarting) return;
+  if (session->state.load() >= ForkSession::kForked) return;
   session->what = "the tracer did not start, or was killed";
   session->state.store(ForkSession::kFailed);
   uint64_t one = 1;
-  if (write(session->forked_fd, &one, sizeof one) < 0) abort();
+  if (write(session->announce_fd, &one, sizeof one) < 0) abort();
 }
 
-class ForkJob : public Job {
+static void WaitForAnnouncement(const ForkSession &session) {
+  uint64_t count;
+  while (read(session.announce_fd, &count, sizeof count) < 0 && errno == EINTR) continue;
+  if (session.state.load() == ForkSession::kFailed) throw SystemError(session.error, session.what);
+}
+
+// Starts a tracer and lets it look at the process. The result is the fork's number.
+class PrepareJob : public Job {
  public:
-  ForkJob(napi_env env, Napi::Object options) : env_(env) {
+  PrepareJob(napi_env env, Napi::Object options) : env_(env) {
     ForkSession &session = live_->session;
     session.pid = options.Get("pid").As<Napi::Number>().Int32Value();
     session.timeout_ns = int64_t(options.Get("timeoutMs").As<Napi::Number>().DoubleValue() * 1e6);
@@ -88,31 +98,51 @@ class ForkJob : public Job {
  protected:
   void Run() override {
     ForkSession &session = live_->session;
-    if (session.release_fd < 0 || session.forked_fd < 0) throw SystemError(EMFILE, "eventfd");
+    if (session.release_fd < 0 || session.go_fd < 0 || session.announce_fd < 0) throw SystemError(EMFILE, "eventfd");
     live_->keeper = std::thread(KeepTracer, &session);
-    pollfd forked = {session.forked_fd, POLLIN, 0};
-    while (poll(&forked, 1, -1) != 1) continue;
-    if (session.state.load() == ForkSession::kFailed) throw SystemError(session.error, session.what);
-    child_ = session.child;
-    fork_ns_ = session.fork_ns;
-    stopped_ns_ = session.stopped_ns;
+    WaitForAnnouncement(session);
+    static std::atomic<uint32_t> last_number{0};
+    number_ = ++last_number;
     std::lock_guard<std::mutex> lock(live_mutex);
-    LiveForks()[child_] = {env_, std::move(live_)};
+    LiveForks()[number_] = {env_, std::move(live_)};
   }
-  Napi::Value Result(Napi::Env env) override {
-    Napi::Object result = Napi::Object::New(env);
-    result.Set("childPid", Napi::Number::New(env, child_));
-    result.Set("forkNs", BigIntOf(env, fork_ns_));
-    result.Set("stoppedNs", Napi::Number::New(env, double(stopped_ns_)));
-    return result;
-  }
+  Napi::Value Result(Napi::Env env) override { return Napi::Number::New(env, number_); }
 
  private:
   napi_env env_;
   std::unique_ptr<LiveFork> live_ = std::make_unique<LiveFork>();
-  pid_t child_ = 0;
-  int64_t fork_ns_ = 0, stopped_ns_ = 0;
+  uint32_t number_ = 0;
 };
+
+// Lets a prepared tracer fork. The caller does not release the fork before this has settled.
+class ForkJob : public Job {
+ public:
+  explicit ForkJob(ForkSession *session) : session_(session) {}
+
+ protected:
+  void Run() override {
+    uint64_t one = 1;
+    if (write(session_->go_fd, &one, sizeof one) < 0) throw SystemError(errno, "eventfd");
+    WaitForAnnouncement(*session_);
+  }
+  Napi::Value Result(Napi::Env env) override {
+    Napi::Object result = Napi::Object::New(env);
+    result.Set("childPid", Napi::Number::New(env, session_->child));
+    result.Set("forkNs", BigIntOf(env, session_->fork_ns));
+    result.Set("stoppedNs", Napi::Number::New(env, double(session_->stopped_ns)));
+    return result;
+  }
+
+ private:
+  ForkSession *session_;
+};
+
+static Napi::Value StartFork(const Napi::CallbackInfo &info) {
+  std::lock_guard<std::mutex> lock(live_mutex);
+  auto found = LiveForks().find(info[0].As<Napi::Number>().Uint32Value());
+  if (found == LiveForks().end()) ThrowErrno(info.Env(), ESRCH, "a fork that was prepared");
+  return Job::Start(info.Env(), std::make_unique<ForkJob>(&found->second.second->session));
+}
 
 class ReleaseJob : public Job {
  public:
@@ -130,13 +160,13 @@ static Napi::Value StartRelease(const Napi::CallbackInfo &info) {
   std::unique_ptr<LiveFork> live;
   {
     std::lock_guard<std::mutex> lock(live_mutex);
-    auto found = LiveForks().find(info[0].As<Napi::Number>().Int32Value());
+    auto found = LiveForks().find(info[0].As<Napi::Number>().Uint32Value());
     if (found != LiveForks().end()) {
       live = std::move(found->second.second);
       LiveForks().erase(found);
     }
   }
-  if (!live) ThrowErrno(info.Env(), ESRCH, "release of a forked child");
+  if (!live) ThrowErrno(info.Env(), ESRCH, "release of a fork");
   return Job::Start(info.Env(), std::make_unique<ReleaseJob>(std::move(live)));
 }
 
@@ -148,9 +178,10 @@ static void ReleaseAllOf(void *data) {
 
 static Facility fork_facility([](Napi::Env env, Napi::Object exports) {
   napi_add_env_cleanup_hook(env, ReleaseAllOf, static_cast<napi_env>(env));
-  exports.Set("startFork", Napi::Function::New(env, [](const Napi::CallbackInfo &info) {
-                return Job::Start(info.Env(), std::make_unique<ForkJob>(info.Env(), info[0].As<Napi::Object>()));
+  exports.Set("startPrepareFork", Napi::Function::New(env, [](const Napi::CallbackInfo &info) {
+                return Job::Start(info.Env(), std::make_unique<PrepareJob>(info.Env(), info[0].As<Napi::Object>()));
               }));
+  exports.Set("startFork", Napi::Function::New<StartFork>(env));
   exports.Set("startRelease", Napi::Function::New<StartRelease>(env));
 });
 

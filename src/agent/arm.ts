@@ -5,9 +5,9 @@ import type { AgentParams } from '../protocol/rpc.ts';
 import type { SaveMethod } from '../protocol/vm.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
-import { requireFit } from '../vmm/inspect.ts';
+import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
 import { chooseMethod } from '../vmm/save-methods.ts';
-import { readSurroundings, selectProcesses } from './host-inventory.ts';
+import { readSurroundings, selectProcesses, switchedDevices } from './host-inventory.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { SnapshotWriter } from './snapshot-writer.ts';
@@ -35,7 +35,8 @@ export async function arm(
 ): Promise<StopSession> {
   const undo: (() => unknown)[] = [];
   try {
-    const vms = await openVms(params.vms, signal, undo);
+    const surroundings = await readSurroundings(signal);
+    const vms = await openVms(params.vms, surroundings, signal, undo);
     const writer =
       params.snapshot === null ? null : await prepareWriter(params, params.snapshot, vms, tools.store, undo);
     const ports = VmPorts.create({
@@ -59,7 +60,7 @@ export async function arm(
     );
     ports.attach();
     signal.throwIfAborted();
-    return new StopSession({ params, group, writer, ...tools });
+    return new StopSession({ params, group, writer, switchedDevices: switchedDevices(surroundings), ...tools });
   } catch (error) {
     for (const step of undo.reverse()) await step();
     throw error;
@@ -68,10 +69,11 @@ export async function arm(
 
 async function openVms(
   names: string[] | null,
+  surroundings: HostSurroundings,
   signal: AbortSignal,
   undo: (() => unknown)[],
 ): Promise<ControlledVm[]> {
-  const [processes, surroundings] = await Promise.all([selectProcesses(names), readSurroundings(signal)]);
+  const processes = await selectProcesses(names);
   if (processes.length === 0) throw new StaghornError('not-found', 'no QEMU runs on this host');
   const results = await Promise.allSettled(
     processes.map(async (process) => {
@@ -100,7 +102,7 @@ async function prepareWriter(
   await requireSpace(vms, store);
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
-  await Promise.all(vms.map((vm) => vm.prepareSave()));
+  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method)));
   return new SnapshotWriter(directory, chosen);
 }
 

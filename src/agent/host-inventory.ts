@@ -11,8 +11,7 @@ export async function readSurroundings(signal?: AbortSignal): Promise<HostSurrou
 }
 
 /** Everything that is plugged into a switch of this host: frames on their way may wait there. */
-export async function switchedDevices(signal?: AbortSignal): Promise<number[]> {
-  const { links, switchPorts } = await readSurroundings(signal);
+export function switchedDevices({ links, switchPorts }: HostSurroundings): number[] {
   return links.flatMap(({ name, ifindex }) => (switchPorts.has(name) ? [ifindex] : []));
 }
 

@@ -5,7 +5,6 @@ import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
-import { switchedDevices } from './host-inventory.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SnapshotWriter } from './snapshot-writer.ts';
 import type { VmGroup } from './vm-group.ts';
@@ -19,6 +18,8 @@ export interface SessionReports {
 export interface StopSessionParts {
   readonly params: AgentParams<'arm'>;
   readonly group: VmGroup;
+  /** What else is plugged into the host's switches, by ifindex: frames in flight may wait there. */
+  readonly switchedDevices: readonly number[];
   /** Null: time is only stopped, nothing is saved. */
   readonly writer: SnapshotWriter | null;
   readonly journal: IntentJournal;
@@ -41,6 +42,7 @@ export class StopSession {
   readonly #stops = new Map<string, bigint>();
   #state: SessionState = 'armed';
   #cutting: Promise<CutReport> | undefined;
+  #noting: Promise<void> = Promise.resolve();
   #ended: Promise<string> | undefined;
 
   constructor(parts: StopSessionParts) {
@@ -82,7 +84,9 @@ export class StopSession {
     });
     const report = await this.#cutting;
     for (const { name, stoppedAtNs } of report.vms) this.#recordStop(name, stoppedAtNs);
-    await this.#writeIntent('armed');
+    // Beside the critical path: it is awaited before time goes on.
+    this.#noting = this.#writeIntent('armed');
+    this.#noting.catch(() => undefined);
     this.#state = 'stopped';
     return report;
   }
@@ -92,7 +96,7 @@ export class StopSession {
     const { ports, vms } = this.#parts.group;
     const { waitedMs, backlog } = await ports.drain({
       ...options,
-      watched: await switchedDevices(this.#work.signal),
+      watched: this.#parts.switchedDevices,
       signal: this.#work.signal,
     });
     const held = ports.held();
@@ -111,6 +115,7 @@ export class StopSession {
     this.#state = 'resuming';
     const instants = new Map(vms.map(({ name, atNs }) => [name, atNs]));
     const resumed = await this.#parts.group.resumeAt(instants, this.#stops);
+    await this.#noting;
     await this.#writeIntent('resumed');
     this.#parts.writer?.resumed(resumed);
     this.#state = 'resumed';
@@ -159,6 +164,7 @@ export class StopSession {
     this.#lease.end();
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
     await this.#cutting?.catch(() => undefined);
+    await this.#noting.catch(() => undefined);
     await writer?.settled();
     const problems: string[] = [];
     if (state === 'stopping' || state === 'stopped' || state === 'resuming') {

@@ -29,7 +29,7 @@ export class StoppedVmSaver {
   }
 
   async keep(signal: AbortSignal, onProgress: (doneBytes: number) => void): Promise<StoppedVm> {
-    this.#kept = await this.vm.keep(this.method);
+    this.#kept = await this.vm.keep();
     if (saveMethods[this.method].copiesWhileStopped)
       this.#ram = await this.#writeRam(this.#kept, signal, onProgress);
     return this.#kept;
@@ -45,9 +45,8 @@ export class StoppedVmSaver {
   }
 
   async release(): Promise<void> {
-    const kept = this.#kept;
     this.#kept = undefined;
-    await kept?.ram.release();
+    await this.vm.releaseRam();
   }
 
   async #writeRam(kept: StoppedVm, signal: AbortSignal, onProgress: (doneBytes: number) => void) {

@@ -1,6 +1,7 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { runCut, runResume } from '../native/barrier.ts';
 import { monotonicNs } from '../native/clock.ts';
+import { hurryEventLoop } from '../native/scheduling.ts';
 import type { ReplaySummary, VmPort, VmPorts } from '../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
@@ -23,6 +24,8 @@ export class VmGroup {
   readonly vms: readonly ControlledVm[];
   readonly ports: VmPorts;
   #replay: Promise<ReplaySummary> | undefined;
+  /** Ends the hurry of the event loop; time stands still meanwhile. */
+  #calmDown: () => void = () => undefined;
 
   constructor(vms: readonly ControlledVm[], ports: VmPorts) {
     this.vms = vms;
@@ -47,6 +50,7 @@ export class VmGroup {
     onStopped: (vm: ControlledVm, stoppedAtNs: bigint) => void,
   ): Promise<CutReport> {
     const running = this.vms.filter(({ resumes }) => resumes);
+    this.#calmDown = hurryEventLoop();
     const changes = running.map((vm) => ({ vm, change: vm.prepareStop() }));
     const happened = changes.map(async ({ vm, change }) => {
       const stoppedAtNs = await change.happened;
@@ -108,7 +112,9 @@ export class VmGroup {
       writes: changes.map(({ vm, change, atNs }) => ({ fd: vm.qmp.fd, bytes: change.bytes, atNs })),
       spinNs,
     });
-    return collect(await happened);
+    const resumed = await happened;
+    this.#calmDown();
+    return collect(resumed);
   }
 
   /** Resolves when every held frame is back; at once if nothing was resumed. */
@@ -133,6 +139,7 @@ export class VmGroup {
 
   /** Takes the gate off the ports and lets go of the VMs. */
   async close(): Promise<void> {
+    this.#calmDown();
     this.ports.close();
     await Promise.allSettled(this.vms.map((vm) => vm.close()));
   }

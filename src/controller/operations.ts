@@ -1,9 +1,10 @@
 import { randomUUID } from 'node:crypto';
 import { EventEmitter, on } from 'node:events';
 
-import { asStaghornError, errorRegistry, StaghornError } from '../errors/index.ts';
+import { asStaghornError, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
-import type { Operation, OperationEvent, OperationKind, Problem, Progress } from '../protocol/resources.ts';
+import { toProblem } from '../protocol/problem.ts';
+import type { Operation, OperationEvent, OperationKind, Progress } from '../protocol/resources.ts';
 
 /** How many ended operations, and how many events of one, are remembered. */
 export const rememberedOperations = 1_000;
@@ -29,23 +30,6 @@ interface Entry {
   readonly cancel: AbortController;
   readonly ended: Promise<void>;
   nextEventId: number;
-}
-
-/** The error as RFC 9457 problem details. */
-export function problemOf(error: StaghornError): Problem {
-  const { status, title } = errorRegistry[error.code];
-  const { host, vm, port, problems } = error.context;
-  return {
-    type: `/problems/${error.code}`,
-    title,
-    status,
-    detail: error.message,
-    code: error.code,
-    ...(host === undefined ? {} : { host }),
-    ...(vm === undefined ? {} : { vm }),
-    ...(port === undefined ? {} : { port }),
-    ...(problems === undefined ? {} : { problems: [...problems] }),
-  };
 }
 
 /**
@@ -156,7 +140,7 @@ export class Operations {
       const wrapped = asStaghornError(error);
       if (wrapped.code === 'internal')
         this.#log.error({ err: error, operation: entry.operation.id }, wrapped.message);
-      this.#end(entry, { state: signal.aborted ? 'cancelled' : 'failed', error: problemOf(wrapped) });
+      this.#end(entry, { state: signal.aborted ? 'cancelled' : 'failed', error: toProblem(wrapped) });
     }
   }
 

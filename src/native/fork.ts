@@ -18,7 +18,7 @@ export interface ForkOptions {
   readonly timeoutMs: number;
 }
 
-/** A copy-on-write image of a process's memory: a child that never runs, held until `release`. */
+/** A copy-on-write image of a process's memory: a child that never runs, held until it is released. */
 export interface ForkedMemory {
   readonly childPid: number;
   /** CLOCK_MONOTONIC just after the fork. With running vCPUs pages are of slightly different instants before it. */
@@ -28,32 +28,64 @@ export interface ForkedMemory {
 }
 
 interface ForkAddon {
-  startFork(options: ForkOptions): NativeJob<ForkedMemory>;
-  startRelease(childPid: number): NativeJob<void>;
+  /** Settles with the number of the fork. */
+  startPrepareFork(options: ForkOptions): NativeJob<number>;
+  startFork(number: number): NativeJob<ForkedMemory>;
+  startRelease(number: number): NativeJob<void>;
 }
 
 const addon = loadAddon() as ForkAddon;
 const regionsMax = 64;
 
+/** A fork that is ready to be made: its tracer waits, and has looked at the process already. */
+export interface PreparedFork {
+  /** Once. @throws as `prepareFork` */
+  fork(): Promise<ForkedMemory>;
+  /** Lets the tracer and the child go, and resolves when they have ended. Not while `fork` is under way. */
+  release(): Promise<void>;
+}
+
 /**
- * Forks the memory of a process by ptrace of its main thread (native/fork-tracer.cc says how). Whatever fails, the
- * process is left as it was, and it goes on too if this process dies; the child then dies. Rejects with a system
- * error: EBUSY if somebody else traces the process, EPERM if ptrace is not allowed, ESRCH if there is no such process
- * (any more), EINVAL if a region is a shared mapping or none, ENOTSUP if it is not a 64-bit process, ETIMEDOUT,
- * ENOMEM or EAGAIN if it cannot fork.
+ * Makes ready to fork the memory of a process by ptrace of its main thread (native/fork-tracer.cc says how). Whatever
+ * fails, the process is left as it was, and it goes on too if this process dies; the child then dies. Rejects with a
+ * system error: EBUSY if somebody else traces the process, EPERM if ptrace is not allowed, ESRCH if there is no such
+ * process (any more), EINVAL if a region is a shared mapping or none, ENOTSUP if it is not a 64-bit process,
+ * ETIMEDOUT, ENOMEM or EAGAIN if it cannot fork.
  */
-export async function forkMemory(options: ForkOptions): Promise<ForkedMemory> {
+export async function prepareFork(options: ForkOptions): Promise<PreparedFork> {
   const { pid, regions, timeoutMs } = options;
   if (!Number.isInteger(pid) || pid <= 0) throw new RangeError(`pid must be a positive integer: ${pid}`);
   if (regions.length > regionsMax) throw new RangeError(`at most ${regionsMax} regions`);
   if (!(timeoutMs > 0 && timeoutMs <= 60_000))
     throw new RangeError(`timeoutMs must be up to 60 s: ${timeoutMs}`);
-  return runJob(() => addon.startFork({ pid, regions, timeoutMs }));
+  const number = await runJob(() => addon.startPrepareFork({ pid, regions, timeoutMs }));
+  return {
+    fork: () => runJob(() => addon.startFork(number)),
+    release: () => runJob(() => addon.startRelease(number)),
+  };
 }
 
-/** Lets a forked child die, and resolves when it has. Rejects with ESRCH if it is none of ours. */
+const forks = new Map<number, PreparedFork>();
+
+/** Prepares and forks in one. The child is let go by `release`. @throws as `prepareFork` */
+export async function forkMemory(options: ForkOptions): Promise<ForkedMemory> {
+  const prepared = await prepareFork(options);
+  try {
+    const forked = await prepared.fork();
+    forks.set(forked.childPid, prepared);
+    return forked;
+  } catch (error) {
+    await prepared.release();
+    throw error;
+  }
+}
+
+/** Lets a child of `forkMemory` die, and resolves when it has. Rejects with ESRCH if it is none of ours. */
 export async function release(childPid: number): Promise<void> {
-  return runJob(() => addon.startRelease(childPid));
+  const prepared = forks.get(childPid);
+  if (prepared === undefined) throw Object.assign(new Error(`no fork has the pid ${childPid}`), { code: 'ESRCH' });
+  forks.delete(childPid);
+  await prepared.release();
 }
 
 /** Null if `forkMemory` would work on the process, else why not. Does not stop it. */

@@ -13,6 +13,7 @@ import type {
 import { fromResponseError } from './rpc-errors.ts';
 import { RpcPeer, type RpcConnection } from './rpc-peer.ts';
 import { decodeWire, encodeWire } from './rpc-schema.ts';
+import { warmUp } from './rpc-warm-up.ts';
 
 export interface CallOptions {
   /** How long the answer may take. */
@@ -54,6 +55,7 @@ class ContractClient<C extends RpcContract> implements RpcClient<C> {
 
   constructor(contract: C, connection: RpcConnection) {
     this.#contract = contract;
+    warmUp(contract);
     this.#peer = new RpcPeer(connection);
     this.#peer.rpc.onNotification((name, wire) => this.#notified(name, wire));
     this.#peer.listen();

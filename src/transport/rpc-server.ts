@@ -11,6 +11,7 @@ import type {
 import { toResponseError } from './rpc-errors.ts';
 import { RpcPeer, type RpcConnection } from './rpc-peer.ts';
 import { decodeWire, encodeWire } from './rpc-schema.ts';
+import { warmUp } from './rpc-warm-up.ts';
 
 export interface RpcServer<C extends RpcContract> {
   /**
@@ -33,6 +34,7 @@ export function serveRpc<C extends RpcContract>(
   handlers: RpcHandlers<C>,
   connection: RpcConnection,
 ): RpcServer<C> {
+  warmUp(contract);
   const peer = new RpcPeer(connection);
   const dispatcher = new Dispatcher(contract, handlers as Readonly<Record<string, AnyHandler>>, peer);
   // A star handler sees parameters as they came; each is one value, sent by position where it is not an object.

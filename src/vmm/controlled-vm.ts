@@ -8,7 +8,7 @@ import { DeviceStateFile } from './device-state-file.ts';
 import { describeVm, type HostSurroundings } from './inspect.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { readRamLayout, type RamLayout } from './ram-layout.ts';
-import { saveMethods, type KeptRam } from './save-methods.ts';
+import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
 import { readTapDescriptors } from './tap-descriptors.ts';
 
 /** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
@@ -56,6 +56,7 @@ export class ControlledVm {
   /** Whether it runs outside the barrier: one that its owner had paused is neither stopped nor resumed by us. */
   readonly resumes: boolean;
   #state: DeviceStateFile | undefined;
+  #keeper: RamKeeper | undefined;
 
   private constructor(parts: Parts) {
     this.process = parts.process;
@@ -110,11 +111,14 @@ export class ControlledVm {
     return this.vm.name;
   }
 
-  /** Makes ready to keep the state of the devices; to be called before time stops. */
-  async prepareSave(): Promise<void> {
-    this.#state = await DeviceStateFile.prepare(this.qmp).catch((error: unknown) => {
-      throw vmError(this.name, 'preparing to save its devices', error);
-    });
+  /** Makes ready to keep devices and RAM; to be called before time stops. */
+  async prepareSave(method: SaveMethod): Promise<void> {
+    try {
+      this.#state = await DeviceStateFile.prepare(this.qmp);
+      this.#keeper = await saveMethods[method].prepare(this.process.pid, this.layout);
+    } catch (error) {
+      throw vmError(this.name, `preparing to save by method ${method}`, error);
+    }
   }
 
   prepareStop(): RunStateChange {
@@ -126,15 +130,19 @@ export class ControlledVm {
   }
 
   /** Keeps devices and RAM of the VM, which must be stopped. */
-  async keep(method: SaveMethod): Promise<StoppedVm> {
-    if (this.#state === undefined) throw new Error('prepareSave was not called');
+  async keep(): Promise<StoppedVm> {
+    if (this.#state === undefined || this.#keeper === undefined) throw new Error('prepareSave was not called');
     try {
       const stateNs = await this.#state.save();
-      const ram = await saveMethods[method].keep(this.process.pid, this.layout);
-      return { stateNs, stateBytes: await this.#state.bytes(), ram };
+      return { stateNs, stateBytes: this.#state.bytes(), ram: await this.#keeper.keep() };
     } catch (error) {
-      throw vmError(this.name, `saving by method ${method}`, error);
+      throw vmError(this.name, 'saving', error);
     }
+  }
+
+  /** Lets go of kept RAM. May be called again. */
+  async releaseRam(): Promise<void> {
+    await this.#keeper?.close();
   }
 
   readDeviceState(): Promise<Buffer> {
@@ -148,6 +156,7 @@ export class ControlledVm {
 
   async close(): Promise<void> {
     for (const { fd } of this.taps) closeDescriptor(fd);
+    await this.releaseRam().catch(() => undefined);
     await this.#state?.close();
     await this.qmp.close();
   }

@@ -1,4 +1,4 @@
-import { constants } from 'node:fs';
+import { constants, fstatSync } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 
 import { closeDescriptor, createMemfd, sendDescriptor } from '../native/descriptors.ts';
@@ -66,8 +66,9 @@ export class DeviceStateFile {
     return content;
   }
 
-  async bytes(): Promise<number> {
-    return (await this.#file.stat()).size;
+  /** Synchronous: a thread pool would cost time while time stands still, and memory files answer at once. */
+  bytes(): number {
+    return fstatSync(this.#file.fd).size;
   }
 
   async close(): Promise<void> {

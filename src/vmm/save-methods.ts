@@ -1,6 +1,6 @@
 import { availableParallelism } from 'node:os';
 
-import { forkMemory, probeFork, release } from '../native/fork.ts';
+import { prepareFork, probeFork } from '../native/fork.ts';
 import { saveRam, type SavedRam } from '../native/ram.ts';
 import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
 import type { RamLayout } from './ram-layout.ts';
@@ -14,7 +14,6 @@ export interface KeptRam {
   /** How long the fork held QEMU's main thread, nanoseconds; null where there is none. */
   readonly forkNs: number | null;
   write(block: { address: bigint; length: number }, file: string, options: WriteOptions): Promise<SavedRam>;
-  release(): Promise<void>;
 }
 
 export interface WriteOptions {
@@ -25,25 +24,40 @@ export interface WriteOptions {
 const regionsOf = ({ main, others }: RamLayout) =>
   [main, ...others].map(({ address, length }) => ({ address, length }));
 
-export type KeepRam = (pid: number, layout: RamLayout) => Promise<KeptRam>;
+/** Made ready before time stops; `keep` is called once the VM has stopped. */
+export interface RamKeeper {
+  keep(): Promise<KeptRam>;
+  /** Lets go of everything; the kept RAM too. May be called again. */
+  close(): Promise<void>;
+}
+
+export type PrepareKeeper = (pid: number, layout: RamLayout) => Promise<RamKeeper>;
 
 const forkTimeoutMs = 5_000;
 const copyThreads = Math.min(availableParallelism(), 8);
 
-async function keepByFork(pid: number, layout: RamLayout): Promise<KeptRam> {
-  const fork = await forkMemory({ pid, regions: regionsOf(layout), timeoutMs: forkTimeoutMs });
+async function keeperByFork(pid: number, layout: RamLayout): Promise<RamKeeper> {
+  const prepared = await prepareFork({ pid, regions: regionsOf(layout), timeoutMs: forkTimeoutMs });
+  let released: Promise<void> | undefined;
   return {
-    forkNs: fork.stoppedNs,
-    write: (block, file, options) => writeBlock(fork.childPid, block, file, options, true),
-    release: () => release(fork.childPid),
+    keep: async () => {
+      const { childPid, stoppedNs } = await prepared.fork();
+      return {
+        forkNs: stoppedNs,
+        write: (block, file, options) => writeBlock(childPid, block, file, options, true),
+      };
+    },
+    close: () => (released ??= prepared.release()),
   };
 }
 
-async function keepInPlace(pid: number): Promise<KeptRam> {
+async function keeperInPlace(pid: number): Promise<RamKeeper> {
   return {
-    forkNs: null,
-    write: (block, file, options) => writeBlock(pid, block, file, options, false),
-    release: async () => undefined,
+    keep: async () => ({
+      forkNs: null,
+      write: (block, file, options) => writeBlock(pid, block, file, options, false),
+    }),
+    close: async () => undefined,
   };
 }
 
@@ -67,14 +81,14 @@ async function writeBlock(
 }
 
 export interface SaveMethodEntry {
-  readonly keep: KeepRam;
+  readonly prepare: PrepareKeeper;
   /** Whether RAM has to be written before the VM may go on. */
   readonly copiesWhileStopped: boolean;
 }
 
 export const saveMethods: Readonly<Record<SaveMethod, SaveMethodEntry>> = {
-  fork: { keep: keepByFork, copiesWhileStopped: false },
-  'stop-copy': { keep: keepInPlace, copiesWhileStopped: true },
+  fork: { prepare: keeperByFork, copiesWhileStopped: false },
+  'stop-copy': { prepare: keeperInPlace, copiesWhileStopped: true },
 };
 
 /** For each method null if it would work on this VM, or why not. */
