@@ -1,6 +1,7 @@
 // The folders of src/ from the top down (docs/architecture.md). A module imports only from those below it.
 const layers = [
-  ['demo', 'bench'],
+  ['bench'],
+  ['demo'],
   ['cli'],
   ['api', 'lab'],
   ['controller'],

@@ -1,6 +1,6 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
-import type { AgentParams, AgentResult, CutReport, VmStop } from '../protocol/rpc.ts';
+import type { AgentParams, AgentResult, CutReport } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
@@ -78,12 +78,10 @@ export class StopSession {
     requireState('cut', this.#state);
     this.#state = 'stopping';
     const { group, writer } = this.#parts;
-    this.#cutting = group.stopAt(atNs, this.#work.signal, (vm, stoppedAtNs) => {
-      this.#stops.set(vm.name, stoppedAtNs);
-      writer?.keep(vm, this.#work.signal);
-    });
+    this.#cutting = group.stopAt(atNs, this.#work.signal, (name, stoppedAtNs) => this.#stops.set(name, stoppedAtNs));
     const report = await this.#cutting;
-    for (const { name, stoppedAtNs } of report.vms) this.#recordStop(name, stoppedAtNs);
+    // Not before all stand still: saving one would take the CPU from the stop of the next.
+    for (const vm of group.vms) writer?.keep(vm, this.#work.signal);
     // Beside the critical path: it is awaited before time goes on.
     this.#noting = this.#writeIntent('armed');
     this.#noting.catch(() => undefined);
@@ -190,10 +188,6 @@ export class StopSession {
   #vmGone(vm: ControlledVm): void {
     if (this.#state === 'ending' || this.#state === 'ended' || this.#state === 'stored') return;
     this.#giveUp(`VM ${vm.name} ended or closed its QMP connection during the barrier`);
-  }
-
-  #recordStop(name: string, stoppedAtNs: VmStop['stoppedAtNs']): void {
-    this.#stops.set(name, stoppedAtNs);
   }
 
   #requireWriter(): SnapshotWriter {

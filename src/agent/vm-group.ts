@@ -40,21 +40,21 @@ export class VmGroup {
   }
 
   /**
-   * Closes the gate at the instant and stops every VM. `onStopped` is called for each VM as soon as it stands
-   * still.
+   * Closes the gate at the instant and stops every VM. `onStopped` is told of each as soon as it stands still, also
+   * if another does not.
    * @throws StaghornError 'vm-failed' if one did not stop; the others have.
    */
   async stopAt(
     atNs: bigint,
     signal: AbortSignal,
-    onStopped: (vm: ControlledVm, stoppedAtNs: bigint) => void,
+    onStopped: (vm: string, stoppedAtNs: bigint) => void,
   ): Promise<CutReport> {
     const running = this.vms.filter(({ resumes }) => resumes);
     this.#calmDown = hurryEventLoop();
     const changes = running.map((vm) => ({ vm, change: vm.prepareStop() }));
     const happened = changes.map(async ({ vm, change }) => {
       const stoppedAtNs = await change.happened;
-      onStopped(vm, stoppedAtNs);
+      onStopped(vm.name, stoppedAtNs);
       return { name: vm.name, stoppedAtNs };
     });
     const stopped = Promise.allSettled(happened);
@@ -73,6 +73,7 @@ export class VmGroup {
     const already = this.vms
       .filter(({ resumes }) => !resumes)
       .map(({ name }) => ({ name, stoppedAtNs: times.flippedNs }));
+    for (const { name, stoppedAtNs } of already) onStopped(name, stoppedAtNs);
     return {
       wakeLatenessNs: Number(times.wokeNs - atNs),
       gateClosedAtNs: times.flippedNs,

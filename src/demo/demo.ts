@@ -1,8 +1,6 @@
 import { readFile } from 'node:fs/promises';
 
-import { followOperation } from '../cli/follow.ts';
 import type { ApiClient } from '../cli/client.ts';
-import { StaghornError } from '../errors/index.ts';
 import {
   isFlawless,
   labDown,
@@ -14,13 +12,13 @@ import {
 } from '../lab/index.ts';
 import {
   experiment,
-  operation as operationSchema,
   restoreResult,
   snapshot as snapshotSchema,
   type RestoreResult,
   type Snapshot,
 } from '../protocol/resources.ts';
 import { Guests } from './guests.ts';
+import { operate } from './operate.ts';
 import { OwnServer } from './server.ts';
 
 /** How many reports (one a second) each guest writes before the snapshot, after it, and after the restore. */
@@ -111,23 +109,6 @@ async function stopTimeAndBringItBack(
   await guests.waitForReports(atRestore, reportsAfterRestore);
   const cameBack = await guests.judge([{ to: atSnapshot }, { from: atRestore }], atSnapshot);
   return report(lab, taken, restored, [wentOn, cameBack]);
-}
-
-/** Starts long work and waits for its result. @throws StaghornError as the work did */
-async function operate<T>(
-  client: ApiClient,
-  path: string,
-  body: unknown,
-  schema: { parse(value: unknown): T },
-  signal: AbortSignal,
-): Promise<T> {
-  const started = await client.json('POST', path, operationSchema, { body });
-  const ended = await followOperation(client, started.id, { signal, onProgress: () => undefined });
-  if (ended.state === 'succeeded') return schema.parse(ended.result);
-  throw new StaghornError(
-    ended.error?.code ?? 'internal',
-    `${ended.kind} ${ended.state}: ${ended.error?.detail ?? ''}`,
-  );
 }
 
 async function destroyVms(lab: string): Promise<void> {
