@@ -14,6 +14,7 @@ COPY --from=build /staghorn/node_modules node_modules
 COPY --from=build /staghorn/dist dist
 COPY --from=build /staghorn/build/Release/staghorn.node build/Release/staghorn.node
 COPY --from=build /staghorn/bin bin
+COPY --from=build /staghorn/docs/errors.md docs/errors.md
 VOLUME /var/lib/staghorn
 EXPOSE 7411
 # Hosts are reached with the ssh_config, keys and known_hosts mounted at /root/.ssh.

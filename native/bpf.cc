@@ -19,15 +19,6 @@ uint64_t Pointer(const void *pointer) { return reinterpret_cast<uintptr_t>(point
 
 }  // namespace
 
-Descriptor &Descriptor::operator=(Descriptor &&other) noexcept {
-  std::swap(fd_, other.fd_);
-  return *this;
-}
-
-Descriptor::~Descriptor() {
-  if (fd_ >= 0) close(fd_);
-}
-
 Descriptor CreateMap(bpf_map_type type, const char *name, uint32_t value_size, uint32_t max_entries, uint32_t flags) {
   bpf_attr attr{};
   attr.map_type = type;

@@ -8,26 +8,14 @@
 #include <utility>
 #include <vector>
 
+#include "descriptor.h"
+
 namespace staghorn {
 
 // A failed system call: turned into a JavaScript error at the edge of the addon.
 struct SyscallError {
   int error;
   std::string syscall;
-};
-
-// An owned descriptor.
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  Descriptor(Descriptor &&other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
-  Descriptor &operator=(Descriptor &&other) noexcept;
-  ~Descriptor();
-  int get() const { return fd_; }
-  int release() { return std::exchange(fd_, -1); }
-
- private:
-  int fd_;
 };
 
 struct MapInfo {

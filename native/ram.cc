@@ -14,6 +14,7 @@
 #include <sstream>
 
 #include "addon.h"
+#include "descriptor.h"
 #include "checksum.h"
 #include "job.h"
 
@@ -30,23 +31,11 @@ struct SourceRegion {
   bool anonymous = false;
 };
 
-class Descriptor {
- public:
-  explicit Descriptor(int fd = -1) : fd_(fd) {}
-  Descriptor(const Descriptor &) = delete;
-  Descriptor &operator=(const Descriptor &) = delete;
-  ~Descriptor() {
-    if (fd_ >= 0) close(fd_);
-  }
-  void Open(const std::string &path, int flags) {
-    fd_ = open(path.c_str(), flags | O_CLOEXEC, 0600);
-    if (fd_ < 0) throw SystemError(errno, "open " + path);
-  }
-  int fd() const { return fd_; }
-
- private:
-  int fd_;
-};
+static Descriptor Open(const std::string &path, int flags) {
+  int fd = open(path.c_str(), flags | O_CLOEXEC, 0600);
+  if (fd < 0) throw SystemError(errno, "open " + path);
+  return Descriptor(fd);
+}
 
 static bool IsZeroPage(const uint8_t *page) {
   const __m128i *words = reinterpret_cast<const __m128i *>(page);
@@ -166,15 +155,15 @@ class SaveJob : public ChunkJob {
   void Run() override {
     std::string proc = "/proc/" + std::to_string(pid_);
     try {
-      memory_.Open(proc + "/mem", O_RDONLY);
-      pagemap_.Open(proc + "/pagemap", O_RDONLY);
+      memory_ = Open(proc + "/mem", O_RDONLY);
+      pagemap_ = Open(proc + "/pagemap", O_RDONLY);
     } catch (const SystemError &error) {
       throw SystemError(error.error == ENOENT ? ESRCH : error.error, error.what());  // a zombie's, or nobody's
     }
     MarkAnonymous(proc + "/maps");
     Descriptor own;
-    if (given_fd_ < 0) own.Open(path_, O_RDWR | O_CREAT | O_TRUNC);
-    file_ = given_fd_ < 0 ? own.fd() : given_fd_;
+    if (given_fd_ < 0) own = Open(path_, O_RDWR | O_CREAT | O_TRUNC);
+    file_ = given_fd_ < 0 ? own.get() : given_fd_;
     // Emptied first: what is not written afterwards must read as zeros.
     if (ftruncate(file_, 0) < 0 || ftruncate(file_, off_t(length_)) < 0) throw SystemError(errno, "ftruncate");
     started_ns_ = MonotonicNs();
@@ -240,7 +229,7 @@ class SaveJob : public ChunkJob {
     size_t pages = length / kPageBytes;
     uint64_t entries[kChunkPages];
     if (region.anonymous) {
-      ssize_t got = pread(pagemap_.fd(), entries, pages * 8, off_t(address / kPageBytes * 8));
+      ssize_t got = pread(pagemap_.get(), entries, pages * 8, off_t(address / kPageBytes * 8));
       if (got != ssize_t(pages * 8)) throw SystemError(got < 0 ? errno : ESRCH, "read /proc/PID/pagemap");
     } else {
       std::fill(entries, entries + pages, kPagemapPresent);
@@ -264,7 +253,7 @@ class SaveJob : public ChunkJob {
     iovec local = {to, length}, remote = {reinterpret_cast<void *>(address), length};
     if (process_vm_readv(pid_, &local, 1, &remote, 1, 0) == ssize_t(length)) return;
     for (size_t done = 0; done < length;) {
-      ssize_t got = pread(memory_.fd(), to + done, length - done, off_t(address + done));
+      ssize_t got = pread(memory_.get(), to + done, length - done, off_t(address + done));
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) throw SystemError(got < 0 ? errno : ESRCH, "read /proc/PID/mem");  // 0: the process is gone
       done += size_t(got);
@@ -323,9 +312,9 @@ class VerifyJob : public ChunkJob {
 
  protected:
   void Run() override {
-    file_.Open(path_, O_RDONLY);
+    file_ = Open(path_, O_RDONLY);
     struct stat status;
-    if (fstat(file_.fd(), &status) < 0) throw SystemError(errno, "fstat");
+    if (fstat(file_.get(), &status) < 0) throw SystemError(errno, "fstat");
     if (uint64_t(status.st_size) != length_) {
       first_bad_ = int64_t(std::min(uint64_t(status.st_size), length_) / kChunkBytes);
       return;
@@ -356,11 +345,11 @@ class VerifyJob : public ChunkJob {
  private:
   uint32_t ChecksumOf(uint64_t chunk, uint8_t *buffer) {
     size_t length = ChunkLength(chunk);
-    off_t from = off_t(chunk * kChunkBytes), data = lseek(file_.fd(), from, SEEK_DATA);
+    off_t from = off_t(chunk * kChunkBytes), data = lseek(file_.get(), from, SEEK_DATA);
     bool hole = data < 0 ? errno == ENXIO : data >= from + off_t(length);
     if (hole) return ZeroChecksum(length);
     for (size_t done = 0; done < length;) {
-      ssize_t got = pread(file_.fd(), buffer + done, length - done, from + off_t(done));
+      ssize_t got = pread(file_.get(), buffer + done, length - done, from + off_t(done));
       if (got < 0 && errno == EINTR) continue;
       if (got <= 0) throw SystemError(got < 0 ? errno : EIO, "read " + path_);
       done += size_t(got);

@@ -19,10 +19,19 @@ export async function recover(journal: IntentJournal, store: SnapshotStore, log:
   const lines: string[] = [];
   for (const entry of await journal.readAll()) {
     if (isAlive(entry.agentPid)) continue;
-    const outcome = await recoverOne(entry, store).catch((error: unknown) => `failed: ${messageOf(error)}`);
-    log.warn({ barrier: entry.barrier, outcome }, 'recovered a barrier that a dead agent had left');
-    lines.push(`barrier ${entry.barrier}: ${outcome}`);
-    await journal.remove(entry.barrier);
+    try {
+      const outcome = await recoverOne(entry, store);
+      await journal.remove(entry.barrier);
+      lines.push(`barrier ${entry.barrier}: ${outcome}`);
+      log.warn({ barrier: entry.barrier, outcome }, 'recovered a barrier that a dead agent had left');
+    } catch (error) {
+      // The intent stays: whoever comes next tries again.
+      lines.push(`barrier ${entry.barrier}: not recovered: ${messageOf(error)}`);
+      log.error(
+        { barrier: entry.barrier, err: error },
+        'a barrier that a dead agent had left was not recovered',
+      );
+    }
   }
   return lines;
 }

@@ -136,17 +136,18 @@ export class RestoreSession {
 
   async #finish(abortReason: string | null): Promise<string> {
     const { journal, log } = this.#parts;
+    // VMs that run are not taken away again, whatever is missing around them.
+    const endsVms = abortReason !== null && this.#state !== 'resumed';
     this.#state = 'ending';
     this.#lease.end();
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
     await this.#preparing;
     await this.#group?.replayed().catch(() => undefined);
     await this.#group?.close();
-    if (abortReason !== null)
-      await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
+    if (endsVms) await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
     await journal.remove(this.barrier);
     this.#state = 'ended';
-    const outcome = this.#outcome(abortReason !== null);
+    const outcome = this.#outcome(endsVms);
     if (abortReason !== null) log.warn({ barrier: this.barrier, outcome }, `restore aborted: ${abortReason}`);
     return outcome;
   }

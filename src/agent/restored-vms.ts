@@ -73,7 +73,9 @@ export async function openRestoredGroup(
   const surroundings = await readSurroundings();
   const vms = await Promise.all(
     started.map(async ({ stored, launched }) => {
-      const vm = await ControlledVm.over(launched.process, launched, surroundings, { resumes: true });
+      const vm = await ControlledVm.over(launched.process, launched, surroundings, {
+        resumes: stored.running,
+      });
       await putBackBlocks(stored, vm, options.directory);
       return vm;
     }),

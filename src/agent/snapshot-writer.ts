@@ -166,6 +166,7 @@ export class SnapshotWriter {
       machineType: vm.vm.machineType!,
       accelerator: vm.vm.accelerator!,
       method,
+      running: vm.resumes,
       stoppedAtNs,
       resumedAtNs: this.#resumes.get(name) ?? stoppedAtNs,
       nics: vm.vm.nics,

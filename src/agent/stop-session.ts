@@ -146,10 +146,16 @@ export class StopSession {
     return sealed;
   }
 
-  /** Idempotent; @returns in which condition the host is left. */
-  abort(reason: string): Promise<string> {
+  /**
+   * Idempotent; after `commit` it takes the seal back: another host failed, and then there is no snapshot.
+   * @returns in which condition the host is left
+   */
+  async abort(reason: string): Promise<string> {
+    const committed = this.#ended !== undefined;
     this.#ended ??= this.#finish(reason);
-    return this.#ended;
+    const outcome = await this.#ended;
+    if (committed) await this.#parts.writer?.discard();
+    return outcome;
   }
 
   async #end(): Promise<void> {

@@ -69,17 +69,19 @@ export class VmGroup {
       signal,
     });
     this.ports.takeLeftovers(times.leftovers);
+    if (times.leftoversFull) {
+      const text = `VMs left more than ${leftoverBytesMax} bytes of frames unread in their taps: they get too little CPU`;
+      throw new StaghornError('frames-lost', text);
+    }
     const vms = collect(await stopped);
-    const already = this.vms
-      .filter(({ resumes }) => !resumes)
-      .map(({ name }) => ({ name, stoppedAtNs: times.flippedNs }));
-    for (const { name, stoppedAtNs } of already) onStopped(name, stoppedAtNs);
+    // Their owner had stopped them: frames for them count from the cut.
+    for (const { name, resumes } of this.vms) if (!resumes) onStopped(name, times.flippedNs);
     return {
       wakeLatenessNs: Number(times.wokeNs - atNs),
       gateClosedAtNs: times.flippedNs,
       realtime: times.realtime,
       framesFromRings: times.leftovers.length,
-      vms: [...vms, ...already],
+      vms,
     };
   }
 

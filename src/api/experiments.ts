@@ -79,7 +79,7 @@ function itemRoutes(app: Router, { service }: RouteContext): void {
     {
       schema: {
         summary: 'Remove an experiment',
-        description: 'Staghorn forgets it. Its VMs run on; its snapshots stay.',
+        description: 'Staghorn forgets it. Its VMs run on. It must have no snapshots any more.',
         operationId: 'removeExperiment',
         tags,
         params: experimentParams,

@@ -174,6 +174,9 @@ export class Controller implements StaghornService {
 
   deleteSnapshot(id: string): Operation {
     const { snapshot } = this.#requireSnapshot(id);
+    if (snapshot.state === 'storing')
+      throw new StaghornError('conflict', `snapshot ${id} is being taken; cancel that`);
+    this.#experiments.requireNo(snapshot.experiment, 'restoring');
     return this.#startOn(snapshot, 'delete', async ({ signal }) => {
       const hosts = await this.#experiments.connect(snapshot.experiment);
       await Promise.all(

@@ -62,6 +62,11 @@ export class Experiments {
     return () => this.#activities.delete(name);
   }
 
+  /** @throws StaghornError 'conflict' while that is being done with the experiment */
+  requireNo(name: string, activity: Activity): void {
+    if (this.#activities.get(name) === activity) throw busy(name, activity);
+  }
+
   /** Connects to the hosts (all, or the named ones) and measures their clocks. */
   async connect(name: string, only?: ReadonlySet<string>): Promise<BarrierHost[]> {
     const specs = this.get(name).hosts.filter((host) => only === undefined || only.has(host.name));

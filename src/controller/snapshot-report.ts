@@ -17,16 +17,18 @@ export function describeSnapshot(
   hosts: readonly BarrierHost[],
   results: StopBarrierResults,
 ): Snapshot {
-  const firstStopNs = [...results.stops.values()]
-    .flatMap((stops) => [...stops.values()])
-    .reduce((first, stop) => (stop < first ? stop : first));
+  const stopsNs = [...results.stops.values()].flatMap((stops) => [...stops.values()]);
+  const firstStopNs = stopsNs.reduce<bigint | null>(
+    (first, stop) => (first === null || stop < first ? stop : first),
+    null,
+  );
   const vms = hosts.flatMap(({ name }) => describeVms(name, results, firstStopNs));
   const pauses = vms.map(({ pauseNs }) => pauseNs);
   return {
     ...head,
     state: 'sealed',
     methods: [...new Set(vms.map(({ method }) => method))],
-    skewNs: spreadNs([...results.stops.values()].flatMap((stops) => [...stops.values()])),
+    skewNs: spreadNs(stopsNs),
     clockErrorNs: Math.max(...hosts.map(({ clock }) => clock.errorNs)),
     pauseNs: { min: Math.min(...pauses), max: Math.max(...pauses) },
     drainMs: Math.max(...[...results.drain.values()].map(({ waitedMs }) => waitedMs)),
@@ -36,19 +38,20 @@ export function describeSnapshot(
   };
 }
 
-function describeVms(host: string, results: StopBarrierResults, firstStopNs: bigint): SnapshotVm[] {
+function describeVms(host: string, results: StopBarrierResults, firstStopNs: bigint | null): SnapshotVm[] {
   const stops = results.stops.get(host)!;
   const resumes = results.resumes.get(host)!;
   const ram = new Map(results.store.get(host)!.vms.map(({ name, ramBytes }) => [name, ramBytes]));
   const frames = new Map(results.drain.get(host)!.frames.map(({ vm, count }) => [vm, count]));
   return results.save.get(host)!.vms.map(({ name, method, stateBytes }) => {
-    const stoppedAtNs = stops.get(name)!;
+    // A VM that its owner had paused was neither stopped nor resumed.
+    const stoppedAtNs = stops.get(name) ?? firstStopNs ?? 0n;
     return {
       host,
       name,
       method,
       pauseNs: Number((resumes.get(name) ?? stoppedAtNs) - stoppedAtNs),
-      stopOffsetNs: Number(stoppedAtNs - firstStopNs),
+      stopOffsetNs: Number(stoppedAtNs - (firstStopNs ?? stoppedAtNs)),
       ramBytes: ram.get(name) ?? 0,
       stateBytes,
       framesInFlight: frames.get(name) ?? 0,

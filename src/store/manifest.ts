@@ -41,6 +41,8 @@ export const storedVm = z.strictObject({
   machineType: z.string(),
   accelerator: z.string(),
   method: saveMethod,
+  /** False: its owner had paused it, and it stays so after a restore. */
+  running: z.boolean(),
   stoppedAtNs: instantNs,
   resumedAtNs: instantNs,
   nics: z.array(nic),

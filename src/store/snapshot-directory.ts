@@ -86,7 +86,9 @@ export class PartialSnapshot {
    */
   async seal(manifest: HostManifest): Promise<{ manifestSha256: string; bytes: number }> {
     const text = formatManifest(manifest);
-    for (const vm of manifest.vms) await syncPath(join(this.path, vm.ram.file));
+    for (const { ram, blocks } of manifest.vms) {
+      for (const { file } of [ram, ...blocks]) await syncPath(join(this.path, file));
+    }
     await writeSynced(join(this.path, manifestName), Buffer.from(text));
     await syncPath(this.path);
     await rename(this.path, this.#sealedPath);

@@ -67,6 +67,7 @@ export async function describeVm(
     obstacles: [
       ...obstacles,
       ...unrestorableOptions(process.options),
+      ...userObstacles(process),
       ...layoutObstacles(layout),
       ...(await diskObstacles(qmp)),
       ...(await migrationBlockers(qmp)),
@@ -91,6 +92,11 @@ function unreachableVm(process: QemuProcess, reason: string): Vm {
     obstacles: [reason],
   };
 }
+
+const userObstacles = ({ uid }: QemuProcess) =>
+  uid === 0
+    ? []
+    : [`its QEMU runs as user ${uid}, who may not read stored RAM (it is root's alone) at a restore`];
 
 const layoutObstacles = (layout: RamLayout | string) => (typeof layout === 'string' ? [layout] : []);
 

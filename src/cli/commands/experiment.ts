@@ -76,7 +76,7 @@ function showCommands(group: Command, shell: Shell): void {
 
 function changeCommands(group: Command, shell: Shell): void {
   remote(group.command('remove <name>'))
-    .description('forget one; its VMs run on, its snapshots stay')
+    .description('forget one that has no snapshots; its VMs run on')
     .action(
       withSession(shell, async (session, _options: SessionOptions, name: string) => {
         await session.client.send('DELETE', at(name));

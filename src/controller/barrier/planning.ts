@@ -18,9 +18,10 @@ export function planCut(nowNs: bigint, clocks: readonly ClockOffset[]): bigint {
 /**
  * For how long every VM is stopped, so that all clocks stand still equally long: the VM that stopped first cannot
  * resume before the slowest host has been told.
- * @param stopsNs instants at which VMs stopped
+ * @param stopsNs instants at which VMs stopped; none if all had been paused by their owners
  */
 export function planPause(nowNs: bigint, stopsNs: readonly bigint[], clocks: readonly ClockOffset[]): bigint {
+  if (stopsNs.length === 0) return 0n;
   const firstStopNs = stopsNs.reduce((first, stop) => (stop < first ? stop : first));
   return nowNs + BigInt(resumeMarginNs + longestRoundTripNs(clocks)) - firstStopNs;
 }
@@ -28,8 +29,9 @@ export function planPause(nowNs: bigint, stopsNs: readonly bigint[], clocks: rea
 export const toHostClock = (instantNs: bigint, clock: ClockOffset) => instantNs + clock.offsetNs;
 export const toControllerClock = (instantNs: bigint, clock: ClockOffset) => instantNs - clock.offsetNs;
 
-/** The largest minus the smallest. */
+/** The largest minus the smallest; 0 of nothing. */
 export function spreadNs(instants: readonly bigint[]): number {
+  if (instants.length === 0) return 0;
   const sorted = [...instants].sort((a, b) => (a < b ? -1 : 1));
   return Number(sorted.at(-1)! - sorted[0]!);
 }
