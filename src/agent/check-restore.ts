@@ -42,6 +42,9 @@ export async function checkRestore(
   }
   const work = new AbortController();
   const verified = params.verify ? requireIntactRam(manifest, directory, work.signal) : Promise.resolve();
+  // Where VMs are to be replaced, none is touched on any host before RAM is known to be whole on all. Where none
+  // runs there is nothing to lose, and VMs are loaded meanwhile.
+  if (params.replace) await verified;
   return new RestoreSession({
     params,
     manifest,

@@ -30,7 +30,9 @@ export async function findObstacles(
       ...bridgeObstacles(vm, bridges),
     ]),
   );
-  return perVm.flat();
+  const { count: _, ...frames } = manifest.frames;
+  const damage = await checkFile(directory, frames, signal);
+  return [...perVm.flat(), ...(damage === null ? [] : [damage])];
 }
 
 async function qemuObstacles(vm: StoredVm, signal: AbortSignal): Promise<string[]> {

@@ -1,4 +1,4 @@
-import { messageOf, StaghornError } from '../errors/index.ts';
+import { StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
 import type { HostManifest } from '../store/manifest.ts';
@@ -53,7 +53,8 @@ export class RestoreSession {
     this.#lease = new Lease(parts.params.leaseMs, () =>
       this.#giveUp('its lease ran out: the controller went silent'),
     );
-    parts.verified.catch((error: unknown) => this.#giveUp(messageOf(error)));
+    // Told by `prepare`, which waits for it.
+    parts.verified.catch(() => undefined);
   }
 
   get description(): AgentResult<'restoreCheck'> {

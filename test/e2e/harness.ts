@@ -65,6 +65,11 @@ export class Bench {
     onStep?: (step: string) => void,
   ): Promise<Operation> {
     const { id } = await this.start(method, path, body);
+    return this.finish(id, onStep);
+  }
+
+  /** Waits until an operation has ended, however. */
+  finish(id: string, onStep?: (step: string) => void): Promise<Operation> {
     return followOperation(this.server.client, id, {
       signal: AbortSignal.timeout(90_000),
       onProgress: ({ step }) => onStep?.(step),
