@@ -1,21 +1,28 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
+import { StaghornError } from '../errors/index.ts';
+import { closeDescriptor } from '../native/descriptors.ts';
 import { readLinks, readQdiscs, setLink } from '../native/netlink.ts';
-import { makePersistentTap } from '../native/tap.ts';
+import { isErrno } from '../native/rtnetlink.ts';
+import { makePersistentTap, openTap } from '../native/tap.ts';
 import { plugPort, readSwitchPorts } from '../network/switch-ports.ts';
 import type { Nic } from '../protocol/vm.ts';
 import type { HostManifest } from '../store/manifest.ts';
 
 const backlogPollMs = 2;
 const backlogBoundMs = 2_000;
+const busyPollMs = 3;
+const busyBoundMs = 5_000;
 
 /**
  * Makes the taps and switch ports of a snapshot exist as they were, where they are gone, and waits until nothing
  * of the timeline that was given up waits in front of a tap any more.
+ * @throws StaghornError 'network-unfit' if a tap is held by somebody else
  */
 export async function restoreNetwork(manifest: HostManifest, signal: AbortSignal): Promise<void> {
   const nics = manifest.vms.flatMap(({ nics }) => nics);
-  for (const nic of nics) await ensureTap(nic);
+  for (const nic of nics) ensureTap(nic);
+  await Promise.all(nics.map((nic) => waitUntilFree(nic, signal)));
   const ports = await readSwitchPorts(undefined, signal);
   for (const { tap, switchPort } of nics) {
     if (switchPort !== null && !ports.has(tap)) await plugPort(tap, switchPort, signal);
@@ -23,11 +30,30 @@ export async function restoreNetwork(manifest: HostManifest, signal: AbortSignal
   await waitForEmptyQdiscs(new Set(nics.map(({ tap }) => tap)), signal);
 }
 
-async function ensureTap({ tap, mtu, vnetHdr }: Nic): Promise<void> {
+function ensureTap({ tap, mtu, vnetHdr }: Nic): void {
   if (readLinks().some(({ name }) => name === tap)) return;
   makePersistentTap({ name: tap, vnetHdr });
   const link = readLinks().find(({ name }) => name === tap);
   if (link !== undefined) setLink({ ifindex: link.ifindex, mtu, up: true });
+}
+
+/** A VM that was killed a moment ago may not have closed its tap yet. */
+async function waitUntilFree({ tap, vnetHdr }: Nic, signal: AbortSignal): Promise<void> {
+  const startedAtMs = performance.now();
+  for (;;) {
+    try {
+      closeDescriptor(openTap({ name: tap, vnetHdr }));
+      return;
+    } catch (error) {
+      if (!isErrno(error, 'EBUSY')) throw error;
+      if (performance.now() - startedAtMs > busyBoundMs) {
+        throw new StaghornError('network-unfit', `tap ${tap} is held by another process`, {
+          context: { port: tap },
+        });
+      }
+      await delay(busyPollMs, undefined, { signal });
+    }
+  }
 }
 
 /** A tap without a reader drops what its qdisc releases; what is still queued would reach the restored VM. */

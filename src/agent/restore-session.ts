@@ -82,7 +82,7 @@ export class RestoreSession {
     const { signal } = this.#work;
     const frames = await readStoredFrames(directory, manifest);
     this.#touched = true;
-    await Promise.all(running.map((vm) => terminateVm(vm, signal)));
+    await Promise.all(running.map((vm) => terminateVm(vm)));
     await restoreNetwork(manifest, signal);
     const startedAtMs = performance.now();
     this.#started = await startVms({

@@ -1,5 +1,7 @@
 import { readFile } from 'node:fs/promises';
 
+import { followOperation } from '../cli/follow.ts';
+import { Guests } from '../demo/guests.ts';
 import { operate } from '../demo/operate.ts';
 import { OwnServer } from '../demo/server.ts';
 import { labDown, labUp, parseLabFile, type Lab } from '../lab/index.ts';
@@ -18,6 +20,8 @@ const rounds = { full: 10, quick: 3 };
 const pauseLimitMs = 25;
 const spreadLimitMs = 1;
 const restoreLimitMs = 600;
+/** One a second. */
+const settledReports = 3;
 
 /** How long VMs stand still for a snapshot, how far apart, and how long a restore takes: four VMs on two hosts. */
 export async function snapshotBench(options: BenchOptions): Promise<BenchResult[]> {
@@ -80,6 +84,7 @@ async function measure(
   const path = `/v1/experiments/${lab.name}/snapshots`;
   // The first one opens connections and deploys agents; users keep both.
   await operate(client, path, {}, snapshot, signal);
+  const guests = new Guests(lab);
   const snapshots: Snapshot[] = [];
   const restores: RestoreResult[] = [];
   for (let round = 0; round < count; round++) {
@@ -89,9 +94,10 @@ async function measure(
       await operate(client, `/v1/snapshots/${taken.id}/restore`, { replace: true }, restoreResult, signal),
     );
     const { id } = await client.json('DELETE', `/v1/snapshots/${taken.id}`, operation);
-    onStep(
-      `round ${round + 1} of ${count}: paused ${(taken.pauseNs.max / 1e6).toFixed(1)} ms (operation ${id})`,
-    );
+    await followOperation(client, id, { signal, onProgress: () => undefined });
+    // A restored guest translates its code anew for a moment: that belongs to the restore, not to the next pause.
+    await guests.waitForReports(await guests.offsets(), settledReports);
+    onStep(`round ${round + 1} of ${count}: paused ${(taken.pauseNs.max / 1e6).toFixed(1)} ms`);
   }
   return { snapshots, restores };
 }
