@@ -1,4 +1,5 @@
 import type { Intent } from './intent.ts';
+import { thisProcess } from '../vmm/process-identity.ts';
 import type { StopInstants, VmGroup } from './vm-group.ts';
 
 export interface IntentParts {
@@ -14,7 +15,7 @@ export interface IntentParts {
 export function intentOf({ barrier, kind, phase, snapshot, group, stops }: IntentParts): Intent {
   return {
     barrier,
-    agentPid: process.pid,
+    agent: thisProcess(),
     kind,
     phase,
     snapshot,

@@ -2,6 +2,7 @@ import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 
+import { messageOf } from '../errors/index.ts';
 import { instantNs } from '../protocol/instant.ts';
 
 /**
@@ -10,10 +11,11 @@ import { instantNs } from '../protocol/instant.ts';
  */
 export const intent = z.strictObject({
   barrier: z.string(),
-  agentPid: z.int(),
+  agent: z.strictObject({ pid: z.int(), startTicks: instantNs }),
   /** A restore that fails leaves no VM: those it started are ended. */
   kind: z.enum(['stop', 'restore']),
-  phase: z.enum(['armed', 'resumed']),
+  /** A restore is `loading` from before its first QEMU is started until all of them are under control. */
+  phase: z.enum(['loading', 'armed', 'resumed']),
   snapshot: z.string().nullable(),
   vms: z.array(
     z.strictObject({
@@ -27,7 +29,8 @@ export const intent = z.strictObject({
       taps: z.array(z.strictObject({ tap: z.string(), ifindex: z.int(), slot: z.int() })),
     }),
   ),
-  gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs }),
+  /** Null: there is none yet. */
+  gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs }).nullable(),
 });
 export type Intent = z.infer<typeof intent>;
 
@@ -57,13 +60,20 @@ export class IntentJournal {
     await rm(this.#pathOf(barrier), { force: true });
   }
 
-  async readAll(): Promise<Intent[]> {
+  /** @param onUnreadable told, in words, of each that another version of the agent left and this one cannot read */
+  async readAll(onUnreadable: (problem: string) => void): Promise<Intent[]> {
     const names = (await readdir(this.#directory).catch(() => [])).filter((name) => name.endsWith('.json'));
     const entries: Intent[] = [];
     for (const name of names) {
-      const text = await readFile(join(this.#directory, name), 'utf8').catch(() => null);
+      const path = join(this.#directory, name);
+      const text = await readFile(path, 'utf8').catch(() => null);
       // Another process may have finished it in the meantime.
-      if (text !== null) entries.push(z.decode(intent, JSON.parse(text) as z.input<typeof intent>));
+      if (text === null) continue;
+      try {
+        entries.push(z.decode(intent, JSON.parse(text) as z.input<typeof intent>));
+      } catch (error) {
+        onUnreadable(`${path} cannot be read: ${messageOf(error)}`);
+      }
     }
     return entries;
   }

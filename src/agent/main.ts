@@ -12,7 +12,7 @@ import {
   type AgentDirectories,
 } from './agent-directories.ts';
 import { AgentService, type AgentNotices } from './agent-service.ts';
-import { guard, startGuardian } from './guardian.ts';
+import { guard, parseAgent, startGuardian } from './guardian.ts';
 import { IntentJournal } from './intent.ts';
 import { recover } from './recover.ts';
 import { withRecoveryLock } from './recovery-lock.ts';
@@ -55,7 +55,8 @@ class Uplink implements AgentNotices {
 }
 
 async function serve(directories: AgentDirectories): Promise<void> {
-  const guardian = startGuardian(fileURLToPath(import.meta.url), directories);
+  // Never closed from here: that this process is gone is what its guardian waits for.
+  startGuardian(fileURLToPath(import.meta.url), directories);
   const uplink = new Uplink();
   const journal = new IntentJournal(intentDirectory(directories));
   const recovered = await withRecoveryLock(recoveryLock(directories), () =>
@@ -75,16 +76,16 @@ async function serve(directories: AgentDirectories): Promise<void> {
   uplink.server = server;
   await server.closed;
   await service.close('the connection to the controller ended');
-  guardian.end();
 }
 
 async function main(): Promise<void> {
   const { positionals, values } = parseArgs({
     allowPositionals: true,
-    options: { store: { type: 'string' }, run: { type: 'string' } },
+    options: { store: { type: 'string' }, run: { type: 'string' }, agent: { type: 'string' } },
   });
-  const directories = { ...defaultDirectories, ...values };
-  await (positionals[0] === 'guard' ? guard(directories) : serve(directories));
+  const { agent, ...changed } = values;
+  const directories = { ...defaultDirectories, ...changed };
+  await (positionals[0] === 'guard' ? guard(directories, parseAgent(agent)) : serve(directories));
 }
 
 // Standard output belongs to the RPC: whatever a library prints must not end up in it.

@@ -1,87 +1,121 @@
-import { messageOf } from '../errors/index.ts';
+import { messageOf, StaghornError } from '../errors/index.ts';
+import { readLinks } from '../native/netlink.ts';
 import { VmPorts } from '../network/vm-ports.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
+import { isRestoreFrom } from '../vmm/command-line.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
-import { readQemuProcess } from '../vmm/qemu-process.ts';
+import { isRunning } from '../vmm/process-identity.ts';
+import { findQemuProcesses, isStillRunning, readQemuProcess } from '../vmm/qemu-process.ts';
 import { terminateVm } from '../vmm/terminate.ts';
-import { readSurroundings } from './host-inventory.ts';
 import type { Intent, IntentJournal } from './intent.ts';
+import { OrphanTaps } from './orphan-taps.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { VmGroup } from './vm-group.ts';
 
+/** For a gate that holds nothing, where none was left. */
+const smallestRingBytes = 256 * 1024;
+
 /**
  * Puts right what a dead agent left half-done: VMs that it had stopped go on, frames that it held are given back
- * in order, gates are taken off, partial snapshots are removed, VMs of an unfinished restore are ended.
+ * in order, gates are taken off, partial snapshots are removed, VMs of an unfinished restore are ended. What could
+ * not be put right stays written down, for the next agent to try again.
  * @returns in words what was done, one line for each barrier
  */
 export async function recover(journal: IntentJournal, store: SnapshotStore, log: Logger): Promise<string[]> {
   const lines: string[] = [];
-  for (const entry of await journal.readAll()) {
-    if (isAlive(entry.agentPid)) continue;
-    try {
-      const outcome = await recoverOne(entry, store);
-      await journal.remove(entry.barrier);
-      lines.push(`barrier ${entry.barrier}: ${outcome}`);
-      log.warn({ barrier: entry.barrier, outcome }, 'recovered a barrier that a dead agent had left');
-    } catch (error) {
-      // The intent stays: whoever comes next tries again.
-      lines.push(`barrier ${entry.barrier}: not recovered: ${messageOf(error)}`);
-      log.error(
-        { barrier: entry.barrier, err: error },
-        'a barrier that a dead agent had left was not recovered',
-      );
-    }
+  for (const entry of await journal.readAll((problem) => lines.push(problem))) {
+    if (await isRunning(entry.agent)) continue;
+    const { outcome, problems } = await recoverOne(entry, store).catch((error: unknown) => ({
+      outcome: '',
+      problems: [messageOf(error)],
+    }));
+    if (problems.length === 0) await journal.remove(entry.barrier);
+    const line = problems.length === 0 ? outcome : `failed: ${problems.join('; ')}`;
+    log.warn({ barrier: entry.barrier, outcome: line }, 'recovered a barrier that a dead agent had left');
+    lines.push(`barrier ${entry.barrier}: ${line}`);
   }
   return lines;
 }
 
-function isAlive(pid: number): boolean {
-  try {
-    process.kill(pid, 0);
-    return true;
-  } catch {
-    return false;
-  }
+interface Recovery {
+  readonly outcome: string;
+  readonly problems: readonly string[];
 }
 
-async function recoverOne(entry: Intent, store: SnapshotStore): Promise<string> {
-  if (entry.kind === 'restore' && entry.phase !== 'resumed') return endUnfinishedRestore(entry);
-  const group = await reopen(entry);
-  if (entry.kind === 'restore' && entry.snapshot !== null) {
-    const manifest = await store.readManifest(entry.snapshot, null);
-    group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest));
+async function recoverOne(entry: Intent, store: SnapshotStore): Promise<Recovery> {
+  if (entry.kind === 'restore' && entry.phase !== 'resumed') return endUnfinishedRestore(entry, store);
+  const { vms, problems } = await reopen(entry);
+  const orphans = OrphanTaps.open(entry, vms);
+  const group = new VmGroup(vms, portsOf(entry, vms, orphans));
+  try {
+    if (entry.kind === 'restore' && entry.snapshot !== null) {
+      const manifest = await store.readManifest(entry.snapshot, null);
+      group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest));
+    }
+    problems.push(...(await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map())));
+  } finally {
+    await group.close();
+    orphans.close();
   }
-  const problems = await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map());
-  await group.close();
   // A sealed snapshot stays: the controller knows whether it counts.
   if (entry.kind === 'stop' && entry.snapshot !== null) await store.removePartial(entry.snapshot);
-  return problems.length === 0 ? `${group.vms.length} VMs run, every gate is open` : problems.join('; ');
+  return { outcome: `${vms.length} VMs run, every gate is open`, problems };
 }
 
-async function endUnfinishedRestore(entry: Intent): Promise<string> {
-  for (const { pid, startTicks } of entry.vms) {
-    const process = await readQemuProcess(pid);
-    if (process?.startTicks === startTicks) await terminateVm(process);
-  }
-  return `${entry.vms.length} VMs of an unfinished restore were ended`;
+/** Also ends what was started and not yet written down: before a restore loads, none of its VMs runs. */
+async function endUnfinishedRestore(entry: Intent, store: SnapshotStore): Promise<Recovery> {
+  const directory = entry.snapshot === null ? null : store.pathOf(entry.snapshot);
+  const started = (await findQemuProcesses()).filter(
+    ({ pid, startTicks, options }) =>
+      entry.vms.some((vm) => vm.pid === pid && vm.startTicks === startTicks) ||
+      (directory !== null && isRestoreFrom(options, directory)),
+  );
+  for (const process of started) await terminateVm(process);
+  OrphanTaps.open(entry, []).close();
+  return { outcome: `${started.length} VMs of an unfinished restore were ended`, problems: [] };
 }
 
-async function reopen(entry: Intent): Promise<VmGroup> {
-  const surroundings = await readSurroundings();
-  const vms: ControlledVm[] = [];
-  for (const { pid, startTicks, resumes } of entry.vms) {
-    const process = await readQemuProcess(pid);
-    // A VM that died has nothing to go on with.
-    if (process?.startTicks !== startTicks || process === null) continue;
-    vms.push(await ControlledVm.open(process, surroundings, undefined, { resumes }));
+/** The VMs of an intent that still run. One that cannot be controlled does not keep the others from going on. */
+async function reopen(entry: Intent): Promise<{ vms: ControlledVm[]; problems: string[] }> {
+  // Open vSwitch is not asked: VMs must go on even where it is gone.
+  const surroundings = { links: readLinks(), switchPorts: new Map() };
+  const results = await Promise.allSettled(
+    entry.vms.map(async ({ pid, startTicks, resumes }) => {
+      const process = await readQemuProcess(pid);
+      if (process?.startTicks !== startTicks || process === null) return null;
+      try {
+        return await ControlledVm.open(process, surroundings, undefined, { resumes });
+      } catch (error) {
+        // A VM that died has nothing to go on with.
+        if (!(await isStillRunning(process))) return null;
+        throw error;
+      }
+    }),
+  );
+  return {
+    vms: results.flatMap((result) =>
+      result.status === 'fulfilled' && result.value !== null ? [result.value] : [],
+    ),
+    problems: results.flatMap((result) => (result.status === 'rejected' ? [messageOf(result.reason)] : [])),
+  };
+}
+
+/** Every port of the dead agent's gate, as it was: what is held for a VM that is gone would keep back all the rest. */
+function portsOf({ vms: known, gate }: Intent, vms: readonly ControlledVm[], orphans: OrphanTaps): VmPorts {
+  const fds = new Map(vms.flatMap(({ taps }) => taps.map(({ nic, fd }) => [nic.tap, fd] as const)));
+  const ports = known.flatMap(({ name: vm, taps }) =>
+    taps.map(({ tap: name, ifindex, slot }) => {
+      return { vm, name, ifindex, slot, tapFd: fds.get(name) ?? orphans.fdOf(name) };
+    }),
+  );
+  try {
+    if (gate !== null) return VmPorts.adopt({ ports, identity: gate });
+  } catch (error) {
+    if (!(error instanceof StaghornError) || error.code !== 'not-found') throw error;
   }
-  const slots = new Map(entry.vms.flatMap(({ taps }) => taps.map(({ tap, slot }) => [tap, slot] as const)));
-  const ports = VmGroup.portsOf(vms).flatMap((port) => {
-    const slot = slots.get(port.name);
-    return slot === undefined ? [] : [{ ...port, slot }];
-  });
-  return new VmGroup(vms, VmPorts.adopt({ ports, identity: entry.gate }));
+  // A gate lives as long as it is on any port: it was not on one yet, or not any more.
+  return VmPorts.create({ ports: [], ringBytes: smallestRingBytes, hold: false });
 }
 
 function stopsOf({ vms }: Intent): Map<string, bigint> {

@@ -3,8 +3,9 @@ import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
 import type { HostManifest } from '../store/manifest.ts';
 import type { QemuProcess } from '../vmm/qemu-process.ts';
+import { thisProcess } from '../vmm/process-identity.ts';
 import { terminateVm } from '../vmm/terminate.ts';
-import type { IntentJournal } from './intent.ts';
+import type { Intent, IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
 import { restoreNetwork } from './restore-network.ts';
@@ -83,6 +84,7 @@ export class RestoreSession {
     const frames = await readStoredFrames(directory, manifest);
     this.#touched = true;
     await Promise.all(running.map((vm) => terminateVm(vm)));
+    await this.#writeIntent('loading');
     await restoreNetwork(manifest, signal);
     const startedAtMs = performance.now();
     this.#started = await startVms({
@@ -164,19 +166,15 @@ export class RestoreSession {
     void this.abort(reason);
   }
 
-  #writeIntent(phase: 'armed' | 'resumed'): Promise<void> {
+  #writeIntent(phase: Intent['phase']): Promise<void> {
     const { params, journal } = this.#parts;
-    const group = this.#requireGroup();
-    return journal.write(
-      intentOf({
-        barrier: params.barrier,
-        kind: 'restore',
-        phase,
-        snapshot: params.snapshot,
-        group,
-        stops: new Map(),
-      }),
-    );
+    const { barrier, snapshot } = params;
+    const common = { barrier, kind: 'restore' as const, phase, snapshot };
+    const intent =
+      this.#group === undefined
+        ? { ...common, agent: thisProcess(), vms: [], gate: null }
+        : intentOf({ ...common, group: this.#group, stops: new Map() });
+    return journal.write(intent);
   }
 
   #requireGroup(): VmGroup {

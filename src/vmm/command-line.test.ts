@@ -3,6 +3,7 @@ import { describe, expect, it } from 'vitest';
 import {
   formatCommandLine,
   forRestore,
+  isRestoreFrom,
   parseCommandLine,
   parseParameters,
   qmpSocketPaths,
@@ -54,6 +55,13 @@ describe('a QEMU command line', () => {
     );
     expect(withoutRestoreOptions(restored)).toEqual(original);
     expect(forRestore(restored, image)).toEqual(restored);
+  });
+
+  it('tells from which snapshot it restores', () => {
+    const restored = forRestore(parseCommandLine(minimega), image);
+    expect(isRestoreFrom(restored, '/snap')).toBe(true);
+    expect(isRestoreFrom(restored, '/sna')).toBe(false);
+    expect(isRestoreFrom(parseCommandLine(minimega), '/snap')).toBe(false);
   });
 
   it('keeps the id of a memory backend that the VM already has', () => {

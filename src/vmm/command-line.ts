@@ -135,6 +135,14 @@ export function ramBackendId(options: readonly CommandOption[]): string {
   return ramBackends(options)[0]?.get('id') ?? restoredRamId;
 }
 
+/** Whether this is the command line of a restore whose RAM comes from a file in this directory. */
+export function isRestoreFrom(options: readonly CommandOption[], directory: string): boolean {
+  const loads = options.some(({ name, value }) => name === 'incoming' && value === 'defer');
+  return (
+    loads && ramBackends(options).some((backend) => backend.get('mem-path')?.startsWith(`${directory}/`))
+  );
+}
+
 /** The command line as the VM's owner wrote it: without what an earlier restore put in. */
 export function withoutRestoreOptions(options: readonly CommandOption[]): CommandOption[] {
   const restored = ramBackends(options).some((backend) => backend.get('id') === restoredRamId);

@@ -8,6 +8,7 @@ import {
   vmName,
   type CommandOption,
 } from './command-line.ts';
+import { parseProcessStat } from './process-identity.ts';
 
 /** A running QEMU, as /proc tells of it (proc(5)). */
 export interface QemuProcess {
@@ -43,10 +44,11 @@ export async function readQemuProcess(pid: number): Promise<QemuProcess | null> 
     ]);
     const args = cmdline.split('\0').slice(1, -1);
     const options = parseCommandLine(args);
-    if (isZombie(stat)) return null;
+    const { state, startTicks } = parseProcessStat(stat);
+    if (state === 'Z') return null;
     return {
       pid,
-      startTicks: startTicksOf(stat),
+      startTicks,
       name: vmName(options) ?? `qemu-${pid}`,
       exe,
       options,
@@ -65,11 +67,6 @@ export async function isStillRunning(process: { pid: number; startTicks: bigint 
   const now = await readQemuProcess(process.pid);
   return now !== null && now.startTicks === process.startTicks;
 }
-
-/** Fields after the command name, which is in parentheses and may hold anything (proc_pid_stat(5)). */
-const statFields = (stat: string) => stat.slice(stat.lastIndexOf(')') + 2).split(' ');
-const isZombie = (stat: string) => statFields(stat)[0] === 'Z';
-const startTicksOf = (stat: string) => BigInt(statFields(stat)[19]!);
 
 /** The effective id: the second of real, effective, saved, file system. */
 function idOf(status: string, key: 'Uid' | 'Gid'): number {
