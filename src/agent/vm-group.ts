@@ -50,6 +50,8 @@ export class VmGroup {
     onStopped: (vm: string, stoppedAtNs: bigint) => void,
   ): Promise<CutReport> {
     const running = this.vms.filter(({ resumes }) => resumes);
+    const gone = running.find(({ qmp }) => qmp.isClosed);
+    if (gone !== undefined) throw disconnected(gone);
     this.#calmDown = hurryEventLoop();
     const changes = running.map((vm) => ({ vm, change: vm.prepareStop() }));
     const happened = changes.map(async ({ vm, change }) => {
@@ -90,21 +92,29 @@ export class VmGroup {
    * VM's resumption as it came after the VM's stop. VMs that were paused before stay so.
    * @throws StaghornError 'vm-failed' naming those that did not resume; the others have.
    */
-  async resumeAt(instants: ReadonlyMap<string, bigint>, stops: StopInstants): Promise<VmResume[]> {
-    const waking = this.vms.filter(({ resumes }) => resumes);
+  async resumeAt(
+    instants: ReadonlyMap<string, bigint>,
+    stops: StopInstants,
+    timeoutMs?: number,
+  ): Promise<VmResume[]> {
+    const all = this.vms.filter(({ resumes }) => resumes);
+    const waking = all.filter(({ qmp }) => !qmp.isClosed);
+    const gone = all.filter((vm) => !waking.includes(vm)).map((vm) => Promise.reject(disconnected(vm)));
     const changes = waking.map((vm) => ({
       vm,
-      change: vm.prepareResume(),
+      change: vm.prepareResume(timeoutMs),
       atNs: instants.get(vm.name) ?? monotonicNs(),
     }));
-    const happened = Promise.allSettled(
-      changes.map(async ({ vm, change }) => ({ name: vm.name, resumedAtNs: await change.happened })),
-    );
+    const happened = Promise.allSettled([
+      ...gone,
+      ...changes.map(async ({ vm, change }) => ({ name: vm.name, resumedAtNs: await change.happened })),
+    ]);
     const firstNs = changes.reduce(
       (first, { atNs }) => (atNs < first ? atNs : first),
       changes[0]?.atNs ?? monotonicNs(),
     );
-    this.#replay = this.ports.replay(
+    // Begun once: an abort in the middle of a resumption lets VMs go on, and what is being given back goes on.
+    this.#replay ??= this.ports.replay(
       firstNs,
       new Map(
         this.vms.map(({ name }) => [name, resumeOf(instants.get(name) ?? firstNs, stops.get(name) ?? null)]),
@@ -127,7 +137,8 @@ export class VmGroup {
 
   /**
    * Everything goes on now, whatever state it is in: the way out of an abort, a lost lease, a crash. VMs that
-   * stopped at known instants are all stopped for the same time.
+   * stopped at known instants are all stopped for the same time. A QEMU that hangs is waited for, with its
+   * connection open: otherwise it would carry out our `stop` one day, and nobody's `cont`. The others do not wait.
    * @returns in words what could not be put right
    */
   async thaw(stops: StopInstants): Promise<string[]> {
@@ -135,7 +146,9 @@ export class VmGroup {
     const first = [...stops.values()].reduce<bigint | null>((a, b) => (a === null || b < a ? b : a), null);
     const pauseNs = first === null ? 0n : monotonicNs() + thawMarginNs - first;
     const instants = new Map([...stops].map(([name, stoppedAtNs]) => [name, stoppedAtNs + pauseNs]));
-    await this.resumeAt(instants, stops).catch((error: unknown) => problems.push(messageOf(error)));
+    await this.resumeAt(instants, stops, thawTimeoutMs).catch((error: unknown) =>
+      problems.push(messageOf(error)),
+    );
     await this.replayed().catch((error: unknown) => problems.push(messageOf(error)));
     return problems;
   }
@@ -149,6 +162,13 @@ export class VmGroup {
 }
 
 const thawMarginNs = 1_000_000n;
+const thawTimeoutMs = 10 * 60_000;
+
+function disconnected({ name }: ControlledVm): StaghornError {
+  return new StaghornError('vm-failed', `VM ${name} ended or closed its QMP connection`, {
+    context: { vm: name },
+  });
+}
 
 function resumeOf(atNs: bigint, stoppedAtNs: bigint | null) {
   return { atNs, shiftNs: stoppedAtNs === null ? 0n : atNs - stoppedAtNs };

@@ -142,6 +142,11 @@ export class QmpClient {
     return fd;
   }
 
+  /** Whether the connection is gone: nothing can be asked any more. */
+  get isClosed(): boolean {
+    return this.#failure !== undefined;
+  }
+
   /** Bytes of `execute` that the kernel has not taken yet; 0 before another thread may write on `fd`. */
   get unwrittenBytes(): number {
     return this.#transport.unwrittenBytes;

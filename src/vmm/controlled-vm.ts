@@ -1,5 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
-import { realtimeMinusMonotonicNs } from '../native/clock.ts';
+import { monotonicNs, realtimeMinusMonotonicNs } from '../native/clock.ts';
 import { closeDescriptor, duplicateDescriptor } from '../native/descriptors.ts';
 import type { Nic, SaveMethod, Vm } from '../protocol/vm.ts';
 import type { PreparedCommand, QmpClient, QmpEvent } from '../qmp/index.ts';
@@ -122,11 +122,12 @@ export class ControlledVm {
   }
 
   prepareStop(): RunStateChange {
-    return this.#prepare('stop', 'STOP');
+    return this.#prepare('stop', 'STOP', runStateTimeoutMs);
   }
 
-  prepareResume(): RunStateChange {
-    return this.#prepare('cont', 'RESUME');
+  /** @param timeoutMs how long it may take until the VM runs */
+  prepareResume(timeoutMs = runStateTimeoutMs): RunStateChange {
+    return this.#prepare('cont', 'RESUME', timeoutMs);
   }
 
   /** Keeps devices and RAM of the VM, which must be stopped. */
@@ -162,22 +163,25 @@ export class ControlledVm {
     await this.qmp.close();
   }
 
-  #prepare(command: 'stop' | 'cont', eventName: 'STOP' | 'RESUME'): RunStateChange {
-    // The event is awaited before the command is written, and it alone has the instant.
-    const event = this.qmp.waitEvent(eventName, { timeoutMs: runStateTimeoutMs });
+  #prepare(command: 'stop' | 'cont', eventName: 'STOP' | 'RESUME', timeoutMs: number): RunStateChange {
+    // First what throws if the connection is gone. The event is awaited before the command is written.
     const prepared = this.qmp.prepare(command);
+    const event = this.qmp.waitEvent(eventName, { timeoutMs });
     return { bytes: prepared.bytes, happened: this.#instantOf(command, prepared, event) };
   }
 
   async #instantOf(
-    command: string,
+    command: 'stop' | 'cont',
     prepared: PreparedCommand<unknown>,
     event: Promise<QmpEvent>,
   ): Promise<bigint> {
     try {
-      const failed = prepared.reply.then(() => new Promise<never>(() => undefined));
-      const { timestampNs } = await Promise.race([event, failed]);
-      return timestampNs - realtimeMinusMonotonicNs();
+      // RESUME comes before the reply to `cont`, and not at all if the VM ran (vm_prepare_start in QEMU's cpus.c).
+      const answered = prepared.reply.then(() =>
+        command === 'cont' ? null : new Promise<never>(() => undefined),
+      );
+      const told = await Promise.race([event, answered]);
+      return told === null ? monotonicNs() : told.timestampNs - realtimeMinusMonotonicNs();
     } catch (error) {
       throw vmError(this.name, `command ${command}`, error);
     }
