@@ -46,7 +46,8 @@ export class AgentService {
 
   /** Ends every barrier under way: the controller is gone. */
   async close(reason: string): Promise<void> {
-    await Promise.allSettled([...this.#sessions.values()].map((session) => session.abort(reason)));
+    const open = [...this.#sessions.values()].filter((session) => session.isOpen);
+    await Promise.allSettled(open.map((session) => session.abort(reason)));
   }
 
   readonly handlers: RpcHandlers<AgentContract> = {
@@ -85,7 +86,8 @@ export class AgentService {
     commit: async (params) => this.#stopSession(params.barrier).commit(params),
     abort: async ({ barrier, reason }) => {
       const session = this.#sessions.get(barrier);
-      const outcome = (await session?.abort(reason)) ?? 'nothing of this barrier is under way here';
+      const aborting = session instanceof StopSession ? session.takeBack(reason) : session?.abort(reason);
+      const outcome = (await aborting) ?? 'nothing of this barrier is under way here';
       this.#sessions.delete(barrier);
       return { outcome };
     },
@@ -129,6 +131,8 @@ export class AgentService {
     if (this.#sessions.get(barrier)?.isOpen === true) {
       throw new StaghornError('wrong-state', `barrier ${barrier} is under way already`);
     }
+    // Those that ended are kept until the next one begins: their controller may still ask how they ended.
+    for (const [id, session] of this.#sessions) if (!session.isOpen) this.#sessions.delete(id);
     const reports: SessionReports = {
       progress: (step, done, total) => notices.progress(barrier, step, done, total),
       lost: (reason) => notices.barrierLost(barrier, reason),

@@ -2,7 +2,7 @@ import { StaghornError } from '../errors/index.ts';
 import { VmPorts } from '../network/vm-ports.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams } from '../protocol/rpc.ts';
-import type { SaveMethod } from '../protocol/vm.ts';
+import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
@@ -37,8 +37,7 @@ export async function arm(
   try {
     const surroundings = await readSurroundings(signal);
     const vms = await openVms(params.vms, surroundings, signal, undo);
-    const writer =
-      params.snapshot === null ? null : await prepareWriter(params, params.snapshot, vms, tools.store, undo);
+    const chosen = params.snapshot === null ? [] : await chooseMethods(params.method, vms, tools.store);
     const ports = VmPorts.create({
       ports: VmGroup.portsOf(vms),
       ringBytes: params.frameBufferBytes,
@@ -58,6 +57,9 @@ export async function arm(
         stops,
       }),
     );
+    // After the intent: whoever finds it removes the directory too.
+    const writer =
+      params.snapshot === null ? null : await prepareWriter(params.snapshot, chosen, tools.store, undo);
     ports.attach();
     signal.throwIfAborted();
     return new StopSession({
@@ -97,22 +99,34 @@ async function openVms(
   return vms;
 }
 
-async function prepareWriter(
-  params: AgentParams<'arm'>,
-  snapshot: string,
+interface ChosenMethod {
+  readonly vm: ControlledVm;
+  readonly method: SaveMethod;
+}
+
+async function chooseMethods(
+  choice: MethodChoice,
   vms: readonly ControlledVm[],
+  store: SnapshotStore,
+): Promise<ChosenMethod[]> {
+  const chosen = vms.map((vm) => ({ vm, method: requireMethod(vm, choice) }));
+  await requireSpace(vms, store);
+  return chosen;
+}
+
+async function prepareWriter(
+  snapshot: string,
+  chosen: readonly ChosenMethod[],
   store: SnapshotStore,
   undo: (() => unknown)[],
 ): Promise<SnapshotWriter> {
-  const chosen = vms.map((vm) => ({ vm, method: requireMethod(vm, params.method) }));
-  await requireSpace(vms, store);
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
   await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method)));
   return new SnapshotWriter(directory, chosen);
 }
 
-function requireMethod({ name, vm }: ControlledVm, choice: AgentParams<'arm'>['method']): SaveMethod {
+function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMethod {
   const method = chooseMethod(choice, vm.methods);
   if (method !== null) return method;
   const reasons = Object.entries(vm.methods).flatMap(([tried, reason]) =>

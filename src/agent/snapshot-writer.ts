@@ -1,12 +1,13 @@
 import { hostname, release } from 'node:os';
 
-import { messageOf, StaghornError } from '../errors/index.ts';
+import { StaghornError } from '../errors/index.ts';
 import { encodeFrameFile } from '../network/frame-file.ts';
 import type { HeldFrame } from '../network/vm-ports.ts';
 import type { AgentParams, AgentResult, StoreReport, VmResume } from '../protocol/rpc.ts';
 import type { SaveMethod } from '../protocol/vm.ts';
 import { manifestFormat, manifestVersion, type HostManifest, type StoredVm } from '../store/manifest.ts';
 import { allocatedBytes, type PartialSnapshot } from '../store/snapshot-directory.ts';
+import { vmError } from '../vmm/connect-qmp.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import { formatCommandLine, withoutRestoreOptions } from '../vmm/command-line.ts';
 import { StoppedVmSaver, type StoredVmParts } from './stopped-vm-saver.ts';
@@ -69,11 +70,10 @@ export class SnapshotWriter {
   }
 
   async store(signal: AbortSignal, onProgress: (done: number, total: number) => void): Promise<StoreReport> {
-    const storing = Promise.all(
-      [...this.#savers.values()].map((saver) => this.#store(saver, signal, onProgress)),
-    );
-    this.#storing = storing.catch(() => undefined);
-    await storing;
+    const storing = [...this.#savers.values()].map((saver) => this.#store(saver, signal, onProgress));
+    // When one has failed the others still write: only then may the directory be removed.
+    this.#storing = Promise.allSettled(storing);
+    await Promise.all(storing);
     return {
       bytes: await allocatedBytes(this.#directory.path),
       vms: [...this.#stored].map(([name, { ram }]) => ({
@@ -112,7 +112,11 @@ export class SnapshotWriter {
   }
 
   async #keep(saver: StoppedVmSaver, signal: AbortSignal): Promise<KeptReport> {
-    const kept = await saver.keep(signal, () => undefined);
+    const kept = await saver
+      .keep(signal, () => undefined)
+      .catch((error: unknown) => {
+        throw vmError(saver.vm.name, 'saving', error);
+      });
     return {
       name: saver.vm.name,
       method: saver.method,
@@ -139,13 +143,7 @@ export class SnapshotWriter {
       });
       this.#stored.set(name, stored);
     } catch (error) {
-      if (error instanceof StaghornError) throw error;
-      const code =
-        error instanceof Error && 'code' in error && error.code === 'ENOSPC' ? 'disk-full' : 'vm-failed';
-      throw new StaghornError(code, `VM ${name}: storing its RAM: ${messageOf(error)}`, {
-        cause: error,
-        context: { vm: name },
-      });
+      throw vmError(name, 'storing its RAM', error);
     }
   }
 

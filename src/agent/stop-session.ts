@@ -44,6 +44,7 @@ export class StopSession {
   #cutting: Promise<CutReport> | undefined;
   #noting: Promise<void> = Promise.resolve();
   #ended: Promise<string> | undefined;
+  #sealed = false;
 
   constructor(parts: StopSessionParts) {
     this.barrier = parts.params.barrier;
@@ -82,6 +83,7 @@ export class StopSession {
       this.#stops.set(name, stoppedAtNs),
     );
     const report = await this.#cutting;
+    this.#requireOpen();
     // Not before all stand still: saving one would take the CPU from the stop of the next.
     for (const vm of group.vms) writer?.keep(vm, this.#work.signal);
     // Beside the critical path: it is awaited before time goes on.
@@ -116,6 +118,7 @@ export class StopSession {
     const instants = new Map(vms.map(({ name, atNs }) => [name, atNs]));
     const resumed = await this.#parts.group.resumeAt(instants, this.#stops);
     await this.#noting;
+    this.#requireOpen();
     await this.#writeIntent('resumed');
     this.#parts.writer?.resumed(resumed);
     this.#state = 'resumed';
@@ -135,6 +138,7 @@ export class StopSession {
     const report = await this.#requireWriter().store(this.#work.signal, (done, total) =>
       this.#parts.reports.progress('store', done, total),
     );
+    this.#requireOpen();
     this.#state = 'stored';
     return report;
   }
@@ -142,20 +146,23 @@ export class StopSession {
   async commit(params: AgentParams<'commit'>): Promise<AgentResult<'commit'>> {
     requireState('commit', this.#state);
     const sealed = await this.#requireWriter().seal(params);
+    this.#sealed = true;
     await this.#end();
     return sealed;
   }
 
-  /**
-   * Idempotent; after `commit` it takes the seal back: another host failed, and then there is no snapshot.
-   * @returns in which condition the host is left
-   */
-  async abort(reason: string): Promise<string> {
-    const committed = this.#ended !== undefined;
+  /** Idempotent; @returns in which condition the host is left. */
+  abort(reason: string): Promise<string> {
     this.#ended ??= this.#finish(reason);
-    const outcome = await this.#ended;
-    if (committed) await this.#parts.writer?.discard();
-    return outcome;
+    return this.#ended;
+  }
+
+  /** The same, and a snapshot that was sealed here already goes too: another host has failed to seal its part. */
+  async takeBack(reason: string): Promise<string> {
+    const outcome = await this.abort(reason);
+    if (!this.#sealed) return outcome;
+    await this.#parts.writer?.discard();
+    return `${outcome}; the snapshot was removed`;
   }
 
   async #end(): Promise<void> {
@@ -171,13 +178,14 @@ export class StopSession {
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
     await this.#cutting?.catch(() => undefined);
     await this.#noting.catch(() => undefined);
-    await writer?.settled();
     const problems: string[] = [];
     if (state === 'stopping' || state === 'stopped' || state === 'resuming') {
       problems.push(...(await group.thaw(this.#stops)));
     } else {
       await group.replayed().catch((error: unknown) => problems.push(messageOf(error)));
     }
+    // Only now: what saves a VM that hangs must not keep the others from going on.
+    await writer?.settled();
     if (abortReason !== null) await writer?.discard();
     await group.close();
     await journal.remove(this.barrier);
@@ -196,6 +204,12 @@ export class StopSession {
   #vmGone(vm: ControlledVm): void {
     if (this.#state === 'ending' || this.#state === 'ended' || this.#state === 'stored') return;
     this.#giveUp(`VM ${vm.name} ended or closed its QMP connection during the barrier`);
+  }
+
+  /** A step that comes to its end during an abort must neither write an intent nor change the state any more. */
+  #requireOpen(): void {
+    if (this.#ended !== undefined)
+      throw new StaghornError('cancelled', `barrier ${this.barrier} was aborted in the meantime`);
   }
 
   #requireWriter(): SnapshotWriter {

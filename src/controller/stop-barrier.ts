@@ -56,14 +56,21 @@ export class StopBarrier extends AgentBarrier {
   };
   readonly #options: StopBarrierOptions;
   #cutAtNs = 0n;
+  #maySealed = false;
 
   constructor(options: StopBarrierOptions) {
     super(options.hosts, options.report);
     this.#options = options;
   }
 
+  /** Whether a host may have sealed its part. */
+  get maySealed(): boolean {
+    return this.#maySealed;
+  }
+
   override enter(phase: Phase): void {
     super.enter(phase);
+    if (phase.name === 'commit') this.#maySealed = true;
     if (phase.name === 'cut') {
       this.#cutAtNs = planCut(
         process.hrtime.bigint(),

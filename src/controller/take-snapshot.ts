@@ -8,6 +8,8 @@ import type { OperationContext } from './operations.ts';
 import { describeSnapshot, type SnapshotHead } from './snapshot-report.ts';
 import { StopBarrier } from './stop-barrier.ts';
 
+const removeTimeoutMs = 60_000;
+
 export interface SnapshotTools {
   readonly experiments: Experiments;
   readonly catalog: Catalog;
@@ -21,10 +23,11 @@ export async function takeSnapshot(
   { signal, report }: OperationContext,
 ): Promise<Snapshot> {
   catalog.putSnapshot({ snapshot: unfinished(head), manifests: {} });
+  let barrier: StopBarrier | undefined;
   try {
     report({ step: 'connect', message: 'connecting to the hosts' });
     const hosts = await experiments.connect(head.experiment);
-    const barrier = new StopBarrier({
+    barrier = new StopBarrier({
       experiment: head.experiment,
       snapshot: { id: head.id, createdAt: head.createdAt, method },
       hosts,
@@ -50,8 +53,24 @@ export async function takeSnapshot(
     catalog.putSnapshot({ snapshot, manifests });
     return snapshot;
   } catch (error) {
-    catalog.removeSnapshot(head.id);
+    const left = barrier?.maySealed === true && !(await removeParts(experiments, head));
+    // What could not be removed stays listed, so that somebody can delete it when the host is back.
+    if (left) catalog.putSnapshot({ snapshot: { ...unfinished(head), state: 'failed' }, manifests: {} });
+    else catalog.removeSnapshot(head.id);
     throw error;
+  }
+}
+
+/** Removes what hosts had sealed before another one failed. @returns whether every host confirmed */
+async function removeParts(experiments: Experiments, { id, experiment }: SnapshotHead): Promise<boolean> {
+  try {
+    const hosts = await experiments.connect(experiment);
+    await Promise.all(
+      hosts.map(({ link }) => link.call('removeSnapshot', { snapshot: id }, removeTimeoutMs)),
+    );
+    return true;
+  } catch {
+    return false;
   }
 }
 
