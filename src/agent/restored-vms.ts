@@ -71,24 +71,33 @@ export async function openRestoredGroup(
   options: OpenOptions,
 ): Promise<VmGroup> {
   const surroundings = await readSurroundings();
-  const vms = await Promise.all(
-    started.map(async ({ stored, launched }) => {
-      const vm = await ControlledVm.over(launched.process, launched, surroundings, {
-        resumes: stored.running,
-      });
-      await putBackBlocks(stored, vm, options.directory);
-      return vm;
-    }),
-  );
-  const ports = VmPorts.create({
-    ports: VmGroup.portsOf(vms),
-    ringBytes: options.frameBufferBytes,
-    hold: true,
-  });
-  const group = new VmGroup(vms, ports);
-  await options.beforeAttach(group);
-  ports.attach();
-  return group;
+  const vms: ControlledVm[] = [];
+  let group: VmGroup | undefined;
+  try {
+    const results = await Promise.allSettled(
+      started.map(async ({ stored, launched }, index) => {
+        vms[index] = await ControlledVm.over(launched.process, launched, surroundings, {
+          resumes: stored.running,
+        });
+        await putBackBlocks(stored, vms[index], options.directory);
+      }),
+    );
+    const failure = results.find((result) => result.status === 'rejected');
+    if (failure !== undefined) throw failure.reason;
+    const ports = VmPorts.create({
+      ports: VmGroup.portsOf(vms),
+      ringBytes: options.frameBufferBytes,
+      hold: true,
+    });
+    group = new VmGroup(vms, ports);
+    await options.beforeAttach(group);
+    ports.attach();
+    return group;
+  } catch (error) {
+    // A descriptor that stays open would keep its tap busy for the next restore. A group is its owner's to close.
+    if (group === undefined) await Promise.allSettled(vms.map((vm) => vm.close()));
+    throw error;
+  }
 }
 
 /** Memory that is neither main memory nor in the device state goes straight into the paused QEMU. */

@@ -54,16 +54,21 @@ export class AgentLink {
     try {
       const agent = await connectAgent(agentContract, target, { files: bundle });
       const link = new AgentLink(host, agent, log);
-      const hello = await link.call(
-        'hello',
-        { protocolVersion, controllerVersion: version, host },
-        helloTimeoutMs,
-      );
-      log.info({ ...hello, host }, 'agent connected');
+      await link.#greet(log).catch(async (error: unknown) => {
+        await link.close();
+        throw error;
+      });
       return link;
     } catch (error) {
       throw withHost(host, error);
     }
+  }
+
+  async #greet(log: Logger): Promise<void> {
+    const { host } = this;
+    const params = { protocolVersion, controllerVersion: version, host };
+    const hello = await this.call('hello', params, helloTimeoutMs);
+    log.info({ ...hello, host }, 'agent connected');
   }
 
   get isOpen(): boolean {

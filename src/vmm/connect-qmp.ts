@@ -1,5 +1,6 @@
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import { QmpClient, QmpError, type QmpResult } from '../qmp/index.ts';
+import { readProcessStat } from './process-identity.ts';
 import type { QemuProcess } from './qemu-process.ts';
 
 /** How long a QMP socket may take to greet; one that is held by somebody else never does. */
@@ -25,7 +26,8 @@ export async function connectQmp(
       reasons.push(messageOf(error));
     }
   }
-  throw unfit(process.name, reasons.join('; '));
+  const stopped = await stoppedReason(process.pid);
+  throw unfit(process.name, stopped ?? reasons.join('; '));
 }
 
 /** An HMP command over QMP, for what QMP itself does not tell. */
@@ -52,6 +54,14 @@ export function vmError(name: string, doing: string, error: unknown): StaghornEr
   if (error instanceof StaghornError) return error;
   const wrapped = asStaghornError(error, 'vm-failed', `VM ${name}: ${doing}: `);
   return new StaghornError(wrapped.code, wrapped.message, { cause: error, context: { vm: name } });
+}
+
+/** A process that a signal or a debugger has stopped answers as little as one whose socket somebody else holds. */
+async function stoppedReason(pid: number): Promise<string | null> {
+  const state = (await readProcessStat(pid))?.state;
+  if (state !== 'T' && state !== 't') return null;
+  const by = state === 'T' ? 'by a signal (SIGSTOP); send it a SIGCONT' : 'by a debugger';
+  return `its QEMU (process ${pid}) does not answer on its QMP socket, because it is stopped ${by}`;
 }
 
 function unfit(name: string, reason: string): StaghornError {
