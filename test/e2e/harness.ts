@@ -8,15 +8,22 @@ import { outside, vmFiles } from '../../src/lab/paths.ts';
 import { experiment, operation, type Operation } from '../../src/protocol/resources.ts';
 import { QmpClient } from '../../src/qmp/index.ts';
 
-/** A lab of two hosts with a VM on each, on subnets that no other test uses. */
-export async function startLab(label: string, subnet: number): Promise<Lab> {
+const aVmEach = [
+  { name: 'a', host: 'h1' },
+  { name: 'b', host: 'h2' },
+];
+
+/** A lab of two hosts, by default with a VM on each, on subnets of this process's own. */
+export async function startLab(label: string, vms = aVmEach): Promise<Lab> {
+  // Below those of test/lab; two checkouts may be tested at once.
+  const subnet = 2 + (process.pid % 124);
   const name = `${label}-${process.pid}`;
   return labUp(
     parseLabFile(`name: ${name}
 management: 198.18.${subnet}.0/24
 underlay: 198.19.${subnet}.0/24
 hosts: [{ name: h1 }, { name: h2 }]
-vms: [{ name: a, host: h1, memoryMiB: 96 }, { name: b, host: h2, memoryMiB: 96 }]
+vms: ${JSON.stringify(vms.map((vm) => ({ ...vm, memoryMiB: 96 })))}
 `),
   );
 }

@@ -19,7 +19,7 @@ describe('an experiment of real VMs on two hosts', { timeout: 120_000 }, () => {
   let since: LogOffsets;
 
   beforeAll(async () => {
-    lab = await startLab('job', 31);
+    lab = await startLab('job');
     bench = await Bench.start(lab);
     since = await bench.guests.offsets();
     await bench.guests.waitForReports(since, 3);
