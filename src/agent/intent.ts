@@ -58,6 +58,8 @@ export class IntentJournal {
 
   async remove(barrier: string): Promise<void> {
     await rm(this.#pathOf(barrier), { force: true });
+    // Of a writer that was killed before it could rename.
+    await rm(`${this.#pathOf(barrier)}.new`, { force: true });
   }
 
   /** @param onUnreadable told, in words, of each that another version of the agent left and this one cannot read */
