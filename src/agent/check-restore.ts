@@ -20,15 +20,15 @@ export async function checkRestore(
   const store: SnapshotStore = tools.store;
   const manifest = await store.readManifest(params.snapshot, params.manifestSha256);
   const directory = store.pathOf(params.snapshot);
-  const problems = await findObstacles(manifest, directory, signal);
-  if (problems.length > 0) {
-    const damaged = problems.some((problem) =>
-      /damaged|checksum|cannot be read|bytes instead of/.test(problem),
-    );
-    throw new StaghornError(damaged ? 'snapshot-damaged' : 'snapshot-unfit', problems.join('; '), {
-      context: { problems },
-    });
-  }
+  // Where VMs are to be replaced, none is touched on any host before RAM is known to be whole on all. Where none
+  // runs there is nothing to lose, and VMs are loaded meanwhile.
+  const verified = params.verify ? requireIntactRam(manifest, directory, signal) : Promise.resolve();
+  verified.catch(() => undefined);
+  const { damage, misfits } = await findObstacles(manifest, directory, signal);
+  if (damage.length > 0)
+    throw new StaghornError('snapshot-damaged', damage.join('; '), { context: { problems: damage } });
+  if (misfits.length > 0)
+    throw new StaghornError('snapshot-unfit', misfits.join('; '), { context: { problems: misfits } });
   const sockets = new Set(manifest.vms.map(({ qmpSocket }) => qmpSocket));
   const names = new Set(manifest.vms.map(({ name }) => name));
   const running = (await findQemuProcesses()).filter(
@@ -40,10 +40,6 @@ export async function checkRestore(
       `${running.map(({ name }) => name).join(', ')} still run; say that they are to be replaced ("replace": true, --force)`,
     );
   }
-  const work = new AbortController();
-  const verified = params.verify ? requireIntactRam(manifest, directory, work.signal) : Promise.resolve();
-  // Where VMs are to be replaced, none is touched on any host before RAM is known to be whole on all. Where none
-  // runs there is nothing to lose, and VMs are loaded meanwhile.
   if (params.replace) await verified;
   return new RestoreSession({
     params,

@@ -10,54 +10,66 @@ import type { HostManifest, StoredRam, StoredVm } from '../store/manifest.ts';
 import { checkFile } from '../store/snapshot-directory.ts';
 import { parseChunkChecksums } from './stored-ram.ts';
 
-/**
- * Everything that could keep a snapshot from running on this host, found before anything that runs is touched.
- * @returns problems in words; none if it fits.
- */
+/** What keeps a snapshot from being restored, in words: its files are not what was sealed, or the host does not fit. */
+export interface RestoreObstacles {
+  readonly damage: readonly string[];
+  readonly misfits: readonly string[];
+}
+
+/** Everything that can be found quickly, before anything that runs is touched. */
 export async function findObstacles(
   manifest: HostManifest,
   directory: string,
   signal: AbortSignal,
-): Promise<string[]> {
-  const bridges = new Set(
-    [...(await readSwitchPorts(undefined, signal)).values()].map(({ bridge }) => bridge),
-  );
-  const perVm = await Promise.all(
-    manifest.vms.map(async (vm) => [
-      ...(await qemuObstacles(vm, signal)),
-      ...(await ramSizeObstacles(vm, directory)),
-      ...(await smallFileObstacles(vm, directory, signal)),
-      ...bridgeObstacles(vm, bridges),
-    ]),
-  );
+): Promise<RestoreObstacles> {
   const { count: _, ...frames } = manifest.frames;
-  const damage = await checkFile(directory, frames, signal);
-  return [...perVm.flat(), ...(damage === null ? [] : [damage])];
+  const [ports, versions, framesDamage, ...vmDamage] = await Promise.all([
+    readSwitchPorts(undefined, signal),
+    qemuVersions(manifest.vms, signal),
+    checkFile(directory, frames, signal),
+    ...manifest.vms.map((vm) => damageOf(vm, directory, signal)),
+  ]);
+  const bridges = new Set([...ports.values()].map(({ bridge }) => bridge));
+  return {
+    damage: [...vmDamage.flat(), ...(framesDamage === null ? [] : [framesDamage])],
+    misfits: manifest.vms.flatMap((vm) => [...qemuMisfits(vm, versions), ...bridgeMisfits(vm, bridges)]),
+  };
 }
 
-async function qemuObstacles(vm: StoredVm, signal: AbortSignal): Promise<string[]> {
-  try {
-    const { stdout } = await promisify(execFile)(vm.exe, ['--version'], { signal, timeout: 10_000 });
-    const version = /version (\d+\.\d+\.\d+)/.exec(stdout)?.[1];
-    if (version === vm.qemuVersion) return [];
-    return [
-      `VM ${vm.name}: saved by QEMU ${vm.qemuVersion}, and ${vm.exe} is version ${version ?? 'unknown'}`,
-    ];
-  } catch (error) {
-    signal.throwIfAborted();
-    return [`VM ${vm.name}: its QEMU ${vm.exe} does not run here: ${messageOf(error)}`];
-  }
+/** What each QEMU binary says of its version, or why it says nothing; asked once a binary. */
+async function qemuVersions(vms: readonly StoredVm[], signal: AbortSignal): Promise<Map<string, string>> {
+  const exes = [...new Set(vms.map(({ exe }) => exe))];
+  const versions = exes.map(async (exe): Promise<[string, string]> => {
+    try {
+      const { stdout } = await promisify(execFile)(exe, ['--version'], { signal, timeout: 10_000 });
+      return [exe, /version \d+\.\d+\.\d+/.exec(stdout)?.[0] ?? 'of an unknown version'];
+    } catch (error) {
+      signal.throwIfAborted();
+      return [exe, `not one that runs here: ${messageOf(error)}`];
+    }
+  });
+  return new Map(await Promise.all(versions));
 }
 
-async function ramSizeObstacles(vm: StoredVm, directory: string): Promise<string[]> {
+function qemuMisfits({ name, exe, qemuVersion }: StoredVm, versions: ReadonlyMap<string, string>): string[] {
+  const version = versions.get(exe)!;
+  return version === qemuVersion
+    ? []
+    : [`VM ${name}: saved by QEMU ${qemuVersion}, and ${exe} is ${version}`];
+}
+
+async function damageOf(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
+  return [...(await ramSizeDamage(vm, directory)), ...(await smallFileDamage(vm, directory, signal))];
+}
+
+async function ramSizeDamage(vm: StoredVm, directory: string): Promise<string[]> {
   const size = await stat(join(directory, vm.ram.file)).then(({ size }) => size, messageOf);
   if (size === vm.ram.bytes) return [];
-  return [
-    `VM ${vm.name}: ${vm.ram.file} is damaged: ${typeof size === 'string' ? size : `${size} bytes instead of ${vm.ram.bytes}`}`,
-  ];
+  const found = typeof size === 'string' ? size : `${size} bytes instead of ${vm.ram.bytes}`;
+  return [`VM ${vm.name}: ${vm.ram.file} is damaged: ${found}`];
 }
 
-async function smallFileObstacles(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
+async function smallFileDamage(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
   const checks = await Promise.all(
     [vm.state, ...vm.blocks.map(({ name: _, ...file }) => file)].map((file) =>
       checkFile(directory, file, signal),
@@ -66,7 +78,7 @@ async function smallFileObstacles(vm: StoredVm, directory: string, signal: Abort
   return checks.flatMap((problem) => (problem === null ? [] : [`VM ${vm.name}: ${problem}`]));
 }
 
-function bridgeObstacles(vm: StoredVm, bridges: ReadonlySet<string>): string[] {
+function bridgeMisfits(vm: StoredVm, bridges: ReadonlySet<string>): string[] {
   return vm.nics.flatMap(({ tap, switchPort }) =>
     switchPort === null || bridges.has(switchPort.bridge)
       ? []
