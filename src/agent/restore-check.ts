@@ -53,7 +53,7 @@ async function qemuVersions(vms: readonly StoredVm[], signal: AbortSignal): Prom
 
 function qemuMisfits({ name, exe, qemuVersion }: StoredVm, versions: ReadonlyMap<string, string>): string[] {
   const version = versions.get(exe)!;
-  return version === qemuVersion
+  return version === `version ${qemuVersion}`
     ? []
     : [`VM ${name}: saved by QEMU ${qemuVersion}, and ${exe} is ${version}`];
 }

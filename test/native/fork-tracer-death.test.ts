@@ -4,7 +4,7 @@ import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
 import { setTimeout as delay } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
-import { forkMemory, release } from '../../src/native/fork.ts';
+import { forkMemory, prepareFork, release } from '../../src/native/fork.ts';
 import type { MemoryRegion } from '../../src/native/fork.ts';
 import { writeMemory } from '../../src/native/ram.ts';
 import { childrenOf, eventually, processesMentioning, TestQemu } from './qemu.ts';
@@ -49,13 +49,17 @@ function isHeldByTracer(pid: number): boolean {
  * Busy, since the tracer is attached for a millisecond only.
  */
 async function killTracerOnce(pid: number, region: MemoryRegion): Promise<boolean> {
-  const forking = forkMemory({ pid, regions: [region], timeoutMs: 5000 }).then(
-    async ({ childPid }) => release(childPid).then(() => false),
-    (error: unknown) => {
-      expect(error).toMatchObject({ code: 'ESRCH', message: expect.stringContaining('tracer') as string });
-      return true;
-    },
-  );
+  const prepared = await prepareFork({ pid, regions: [region], timeoutMs: 5000 });
+  const forking = prepared
+    .fork()
+    .then(
+      () => false,
+      (error: unknown) => {
+        expect(error).toMatchObject({ code: 'ESRCH', message: expect.stringContaining('tracer') as string });
+        return true;
+      },
+    )
+    .finally(() => prepared.release());
   const deadlineMs = performance.now() + 1000;
   while (!isHeldByTracer(pid) && performance.now() < deadlineMs) continue;
   const tracer = tracerOf(pid);
