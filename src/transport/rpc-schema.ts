@@ -9,7 +9,7 @@ export type WireSubject = `${'params' | 'result'} of ${string}`;
  * @throws StaghornError 'protocol-violation' that names the subject and every path that does not fit
  */
 export function encodeWire(schema: z.ZodType, value: unknown, subject: WireSubject): unknown {
-  const encoded = z.safeEncode(schema, value as z.output<typeof schema>);
+  const encoded = z.safeEncode(schema, value);
   if (!encoded.success) throw violation(`cannot send ${subject}`, encoded.error);
   return encoded.data;
 }
@@ -20,10 +20,10 @@ export function encodeWire(schema: z.ZodType, value: unknown, subject: WireSubje
  * @throws StaghornError 'protocol-violation' that names the subject and every path that does not fit
  */
 export function decodeWire(schema: z.ZodType, wire: unknown, subject: WireSubject): unknown {
-  const decoded = z.safeDecode(schema, wire as z.input<typeof schema>);
+  const decoded = z.safeDecode(schema, wire);
   if (decoded.success) return decoded.data;
   if (wire === null || wire === undefined) {
-    const absent = z.safeDecode(schema, undefined as z.input<typeof schema>);
+    const absent = z.safeDecode(schema, undefined);
     if (absent.success) return absent.data;
   }
   throw violation(`received ${subject}`, decoded.error);
