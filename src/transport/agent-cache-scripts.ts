@@ -28,7 +28,7 @@ if is_whole ${quoted}; then touch ${quoted}; echo cached; else echo missing; fi
 export const stagingScript = 'umask 077\nmktemp -d "${TMPDIR:-/tmp}/staghorn-upload-XXXXXXXX"\n';
 
 /**
- * Takes what was uploaded into the cache: copied first, so that what is checked is out of the user's reach, then
+ * Takes what was uploaded into the cache, and the upload away: copied first, so that what is checked is out of the user's reach, then
  * renamed into its place in one step. If another upload was faster, its result is as good.
  */
 export function installScript({
@@ -48,8 +48,9 @@ target="$base/${bundle.hash}"
 ${checkFunction(bundle)}
 mkdir -p "$base"
 fresh=$(mktemp -d "$base/.incoming-XXXXXXXX")
-trap 'rm -rf "$fresh"' EXIT
-cp ${shellQuote(staging)}/* "$fresh/"
+staging=${shellQuote(staging)}
+trap 'rm -rf "$fresh" "$staging"' EXIT
+cp "$staging"/* "$fresh/"
 ${modes.join('\n')}
 chmod 755 "$fresh"
 is_whole "$fresh" || { echo "the uploaded files are not what was sent (is the disk full?)" >&2; exit 1; }

@@ -40,9 +40,11 @@ export async function ensureCached(
   try {
     await upload(session, bundle, staging, options);
     await shell.run(privilege.prefix, installScript({ base, bundle, staging }));
-  } finally {
-    // Best effort: if the connection is gone, so is the way to clean up.
-    await shell.run([], `rm -rf -- ${shellQuote(staging)}\n`).catch(() => undefined);
+  } catch (error) {
+    // Best effort, also after the caller's abort: if the connection is gone, so is the way to clean up.
+    const cleanUp = { timeoutMs: options.timeoutMs, input: `rm -rf -- ${shellQuote(staging)}\n` };
+    await session.run('sh -s', cleanUp).catch(() => undefined);
+    throw error;
   }
   return { directory, uploaded: true };
 }

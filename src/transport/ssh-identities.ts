@@ -116,6 +116,7 @@ function publicKeyBeside(path: string): Buffer | undefined {
 }
 
 function parseKey(text: Buffer): ParsedKey | Error {
+  // The types say one key; for some formats it is a list (ssh2 1.17, lib/protocol/keyParser.js).
   const parsed = utils.parseKey(text) as ParsedKey | Error | ParsedKey[];
   return Array.isArray(parsed) ? (parsed[0] ?? new Error('it holds no key')) : parsed;
 }

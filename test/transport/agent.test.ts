@@ -1,4 +1,5 @@
 import {
+  chmodSync,
   existsSync,
   mkdirSync,
   readFileSync,
@@ -35,6 +36,7 @@ import { TestUser } from './sudo-user.ts';
 
 const directory = makeTestDirectory();
 const file = (name: string) => join(directory, name);
+const uploads = file('uploads');
 const stops: (() => Promise<unknown>)[] = [];
 let user: TestUser | undefined;
 let files: ConnectAgentOptions['files'];
@@ -43,7 +45,10 @@ let cacheCount = 0;
 /** Starts an sshd that is the host `alias` of an ssh_config of its own; returns that file. */
 async function startHost(alias: string, login: string, path: string, hidden: string[] = []): Promise<string> {
   const key = file('user');
-  const extra = [`SetEnv PATH=${path}`];
+  // Not the home of the machine's own root, whose dotfiles are no part of the test.
+  const extra = [
+    `SetEnv PATH=${path} HOME=${user?.name === login ? user.home : directory} TMPDIR=${uploads}`,
+  ];
   const sshd = await TestSshd.start({ directory, name: alias, authorized: [publicKey(key)], extra, hidden });
   stops.push(() => sshd.stop());
   writeFileSync(file(`${alias}-known`), sshd.knownHostsLine());
@@ -60,6 +65,8 @@ const systemPath = '/usr/local/bin:/usr/bin:/bin';
 let rootHost: { host: string; configFile: string };
 
 beforeAll(async () => {
+  mkdirSync(uploads);
+  chmodSync(uploads, 0o1777);
   makeKey(file('user'));
   const outfile = file('agent.cjs');
   await build({
@@ -216,9 +223,11 @@ describe('deployment', () => {
     expect(await deployAgent(session, options)).toEqual({ ...first, uploaded: false });
     writeFileSync(join(first.directory, 'agent.cjs'), 'process.exit(99)');
     expect(await deployAgent(session, options)).toEqual(first);
-    expect(readFileSync(join(first.directory, 'agent.cjs'))).toEqual(readFileSync(file('agent.cjs')));
+    expect(readFileSync(join(first.directory, 'agent.cjs')).equals(readFileSync(file('agent.cjs')))).toBe(
+      true,
+    );
     expect(readdirSync(join(cacheDirectory, 'agent'))).toHaveLength(1);
-    expect(readdirSync('/tmp').filter((name) => name.startsWith('staghorn-upload-'))).toEqual([]);
+    expect(readdirSync(uploads)).toEqual([]);
   });
 
   it('may happen several times at once', async () => {
@@ -229,7 +238,7 @@ describe('deployment', () => {
     );
     expect(new Set(deployed.map((each) => each.directory)).size).toBe(1);
     expect(readdirSync(join(cacheDirectory, 'agent'))).toHaveLength(1);
-    const again = await deployAgent(sessions[0], { files, cacheDirectory });
+    const again = await deployAgent(await login(rootHost), { files, cacheDirectory });
     expect(again.uploaded).toBe(false);
   });
 
@@ -256,7 +265,7 @@ describe('deployment', () => {
     ]);
     const cacheDirectory = freshCache();
     const first = await connect({ cacheDirectory }, { host: 'bare', configFile });
-    expect(first.deployed.node.uploaded).toBe(true);
+    expect(first.deployed.node).toMatchObject({ uploaded: true });
     const { node } = await first.client.call('describe', null, limits);
     expect(node).toBe(first.deployed.node.path);
     expect(node.startsWith(`${cacheDirectory}/node/`)).toBe(true);

@@ -29,11 +29,14 @@ beforeAll(async () => {
   const encrypted = makeKey(file('encrypted'), 'ed25519', 'secret');
   makeKey(file('stranger'));
   const authorized = [publicKey(userKey), publicKey(encrypted)];
+  // Not the home of the machine's own root, whose dotfiles are no part of the test.
+  const extra = [`SetEnv HOME=${directory}`];
   sshd = await TestSshd.start({
     directory,
     name: 'target',
     authorized,
     hostKeyTypes: ['ed25519', 'ecdsa', 'rsa'],
+    extra,
   });
   knownHosts = file('known_hosts');
   writeFileSync(knownHosts, sshd.knownHostsLine());

@@ -81,9 +81,9 @@ export class TestSshd {
       options.authorized.map((key) => `${key}\n`).join(''),
     );
     writeFileSync(config, configuration(options, port, [...hostKeys.values()]));
-    const child = spawn('/usr/sbin/sshd', ['-D', '-e', '-f', config], {
-      stdio: ['ignore', 'ignore', 'pipe'],
-    });
+    const hide = (options.hidden ?? []).map((path) => `mount --bind /dev/null ${path} && `).join('');
+    const script = `${hide}exec /usr/sbin/sshd -D -e -f ${config}`;
+    const child = spawn('unshare', ['--mount', 'sh', '-c', script], { stdio: ['ignore', 'ignore', 'pipe'] });
     const sshd = new TestSshd(child, port, hostKeys);
     await sshd.#listening();
     return sshd;
