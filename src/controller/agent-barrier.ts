@@ -4,8 +4,8 @@ import type { StaghornError } from '../errors/index.ts';
 import type { Progress } from '../protocol/resources.ts';
 import type { AgentMethod, AgentParams, AgentResult } from '../protocol/rpc.ts';
 import type { AgentLink } from './agent-link.ts';
-import type { BarrierCall, Phase } from './barrier/procedures.ts';
-import type { BarrierPort } from './barrier/run.ts';
+import type { BarrierCall, Phase, Procedure } from './barrier/procedures.ts';
+import { BarrierRun, type BarrierPort } from './barrier/run.ts';
 import { planPause, toControllerClock, toHostClock } from './barrier/planning.ts';
 import type { ClockOffset } from './clock-offset.ts';
 
@@ -91,6 +91,16 @@ export abstract class AgentBarrier implements BarrierPort {
   ): () => void {
     this.#listeners.set(hostName, listener);
     return () => this.#listeners.delete(hostName);
+  }
+
+  /** Runs a procedure on every host from beginning to end. @throws StaghornError as BarrierRun.complete */
+  async carryThrough(procedure: Procedure, signal: AbortSignal): Promise<void> {
+    const hosts = [...this.hosts.keys()];
+    try {
+      await new BarrierRun({ procedure, hosts, port: this, leaseMs: defaultLeaseMs, signal }).complete();
+    } finally {
+      this.close();
+    }
   }
 
   close(): void {

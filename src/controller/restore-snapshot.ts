@@ -1,7 +1,5 @@
 import type { RestoreInput, RestoreResult, SnapshotVm } from '../protocol/resources.ts';
-import { defaultLeaseMs } from './agent-barrier.ts';
 import { restoreProcedure } from './barrier/procedures.ts';
-import { BarrierRun } from './barrier/run.ts';
 import type { StoredSnapshot } from './catalog.ts';
 import type { Experiments } from './experiments.ts';
 import type { OperationContext } from './operations.ts';
@@ -26,18 +24,7 @@ export async function restoreSnapshot(
     hosts,
     report,
   });
-  try {
-    const names = hosts.map(({ name }) => name);
-    await new BarrierRun({
-      procedure: restoreProcedure,
-      hosts: names,
-      port: barrier,
-      leaseMs: defaultLeaseMs,
-      signal,
-    }).complete();
-  } finally {
-    barrier.close();
-  }
+  await barrier.carryThrough(restoreProcedure, signal);
   const resumedNs = [...barrier.resumes.values()].flatMap((resumes) => [...resumes.values()]);
   const lastNs = resumedNs.reduce((last, instant) => (instant > last ? instant : last), startedAtNs);
   return {

@@ -1,7 +1,5 @@
 import type { Snapshot, SnapshotInput } from '../protocol/resources.ts';
-import { defaultLeaseMs } from './agent-barrier.ts';
 import { snapshotProcedure } from './barrier/procedures.ts';
-import { BarrierRun } from './barrier/run.ts';
 import type { Catalog } from './catalog.ts';
 import type { Experiments } from './experiments.ts';
 import type { OperationContext } from './operations.ts';
@@ -33,18 +31,7 @@ export async function takeSnapshot(
       hosts,
       report,
     });
-    try {
-      const names = hosts.map(({ name }) => name);
-      await new BarrierRun({
-        procedure: snapshotProcedure,
-        hosts: names,
-        port: barrier,
-        leaseMs: defaultLeaseMs,
-        signal,
-      }).complete();
-    } finally {
-      barrier.close();
-    }
+    await barrier.carryThrough(snapshotProcedure, signal);
     const { results } = barrier;
     const snapshot = describeSnapshot(head, hosts, results);
     const manifests = Object.fromEntries(
