@@ -77,6 +77,8 @@ export class AgentService {
       this.#sessions.set(params.barrier, session);
       return session.description;
     },
+    probe: ({ barrier, ...params }) => this.#stopSession(barrier).probe(params),
+    listen: ({ barrier, ...params }) => this.#stopSession(barrier).listen(params),
     cut: ({ barrier, atNs }) => this.#stopSession(barrier).cut(atNs),
     drain: ({ barrier, ...options }) => this.#stopSession(barrier).drain(options),
     save: ({ barrier }) => this.#stopSession(barrier).save(),

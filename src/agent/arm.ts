@@ -67,6 +67,7 @@ export async function arm(
       group,
       writer,
       switchedDevices: switchedDevices(surroundings),
+      warnings: [],
       ...tools,
     });
   } catch (error) {

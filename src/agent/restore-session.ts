@@ -128,7 +128,12 @@ export class RestoreSession {
     const report = await this.#requireGroup().replayed();
     this.#ended ??= this.#finish(null);
     await this.#ended;
-    return { framesReplayed: report?.delivered ?? 0, replayLatenessNs: report?.latenessNs ?? null };
+    return {
+      framesReplayed: report?.delivered ?? 0,
+      replayLatenessNs: report?.latenessNs ?? null,
+      external: [],
+      warnings: [],
+    };
   }
 
   /** Idempotent; @returns in which condition the host is left. */

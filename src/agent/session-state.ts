@@ -17,10 +17,13 @@ export type SessionState =
   | 'ending'
   | 'ended';
 
-export type SessionCall = 'prepare' | 'cut' | 'drain' | 'save' | 'resume' | 'settle' | 'store' | 'commit';
+export type SessionCall =
+  'prepare' | 'probe' | 'listen' | 'cut' | 'drain' | 'save' | 'resume' | 'settle' | 'store' | 'commit';
 
 const allowedIn: Readonly<Record<SessionCall, readonly SessionState[]>> = {
   prepare: ['checked'],
+  probe: ['armed'],
+  listen: ['armed'],
   cut: ['armed'],
   drain: ['stopped'],
   save: ['stopped'],

@@ -5,6 +5,7 @@ import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
+import { armedPorts } from './armed-ports.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SnapshotWriter } from './snapshot-writer.ts';
 import type { VmGroup } from './vm-group.ts';
@@ -22,6 +23,8 @@ export interface StopSessionParts {
   readonly switchedDevices: readonly number[];
   /** Null: time is only stopped, nothing is saved. */
   readonly writer: SnapshotWriter | null;
+  /** What was found while arming that will not be kept, in words. */
+  readonly warnings: readonly string[];
   readonly journal: IntentJournal;
   readonly reports: SessionReports;
   readonly log: Logger;
@@ -63,7 +66,8 @@ export class StopSession {
         method: writer?.methodOf(name) ?? null,
         ramBytes: layout.main.length,
       })),
-      ports: group.ports.ports.length,
+      ports: armedPorts(group.vms),
+      warnings: [...this.#parts.warnings],
     };
   }
 
@@ -73,6 +77,16 @@ export class StopSession {
 
   renew(): void {
     this.#lease.renew();
+  }
+
+  async probe(_params: Omit<AgentParams<'probe'>, 'barrier'>): Promise<AgentResult<'probe'>> {
+    requireState('probe', this.#state);
+    return { sent: [] };
+  }
+
+  async listen(_params: Omit<AgentParams<'listen'>, 'barrier'>): Promise<AgentResult<'listen'>> {
+    requireState('listen', this.#state);
+    return { missing: [] };
   }
 
   async cut(atNs: bigint): Promise<CutReport> {
@@ -104,7 +118,7 @@ export class StopSession {
     const held = ports.held();
     this.#parts.writer?.keepFrames(held, this.#stops);
     const frames = vms.map(({ name }) => ({ vm: name, count: held.filter(({ vm }) => vm === name).length }));
-    return { waitedMs, frames, backlog: [...backlog] };
+    return { waitedMs, markers: { expected: 0, waitedMs: 0 }, frames, backlog: [...backlog] };
   }
 
   async save(): Promise<AgentResult<'save'>> {
@@ -129,7 +143,12 @@ export class StopSession {
     requireState('settle', this.#state);
     const report = await this.#parts.group.replayed();
     if (this.#parts.writer === null) await this.#end();
-    return { framesReplayed: report?.delivered ?? 0, replayLatenessNs: report?.latenessNs ?? null };
+    return {
+      framesReplayed: report?.delivered ?? 0,
+      replayLatenessNs: report?.latenessNs ?? null,
+      external: [],
+      warnings: [],
+    };
   }
 
   async store(): Promise<AgentResult<'store'>> {

@@ -25,6 +25,8 @@ export interface BarrierHost {
   readonly clock: ClockOffset;
   /** Names of its VMs that take part; null: all. */
   readonly vms: readonly string[] | null;
+  /** Interfaces that lead out of the experiment. */
+  readonly externalPorts: readonly string[];
 }
 
 /** When each VM of a host stopped, or is to resume, on the controller's clock. */

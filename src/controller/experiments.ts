@@ -1,5 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
-import type { Experiment, ExperimentInput, HostSpec } from '../protocol/resources.ts';
+import type { Experiment, ExperimentInput, ExternalFrames, HostSpec } from '../protocol/resources.ts';
 import type { AgentPool } from './agent-pool.ts';
 import type { BarrierHost } from './agent-barrier.ts';
 import type { Catalog, StoredExperiment } from './catalog.ts';
@@ -67,6 +67,10 @@ export class Experiments {
     if (this.#activities.get(name) === activity) throw busy(name, activity);
   }
 
+  externalFramesOf(name: string): ExternalFrames {
+    return this.get(name).externalFrames ?? 'hold';
+  }
+
   /** Connects to the hosts (all, or the named ones) and measures their clocks. */
   async connect(name: string, only?: ReadonlySet<string>): Promise<BarrierHost[]> {
     const specs = this.get(name).hosts.filter((host) => only === undefined || only.has(host.name));
@@ -74,7 +78,13 @@ export class Experiments {
     return Promise.all(
       links.map(async (link, index): Promise<BarrierHost> => {
         const spec: HostSpec = specs[index]!;
-        return { name: spec.name, link, vms: spec.vms ?? null, clock: await link.measureClock() };
+        return {
+          name: spec.name,
+          link,
+          vms: spec.vms ?? null,
+          externalPorts: spec.external ?? [],
+          clock: await link.measureClock(),
+        };
       }),
     );
   }

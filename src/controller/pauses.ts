@@ -32,7 +32,13 @@ export class Pauses {
     signal.addEventListener('abort', forward, { once: true });
     try {
       const hosts = await this.#experiments.connect(name);
-      const held = new HeldBarrier({ experiment: name, snapshot: null, hosts, report });
+      const held = new HeldBarrier({
+        experiment: name,
+        snapshot: null,
+        hosts,
+        externalFrames: this.#experiments.externalFramesOf(name),
+        report,
+      });
       const run = new BarrierRun({
         procedure: pauseProcedure,
         hosts: hosts.map((host) => host.name),

@@ -34,8 +34,18 @@ export function describeSnapshot(
     drainMs: Math.max(...[...results.drain.values()].map(({ waitedMs }) => waitedMs)),
     framesInFlight: vms.reduce((sum, { framesInFlight }) => sum + framesInFlight, 0),
     bytes: [...results.commit.values()].reduce((sum, { bytes }) => sum + bytes, 0),
+    external: [...results.settle].flatMap(([host, { external }]) =>
+      external.map((port) => ({ host, ...port })),
+    ),
+    warnings: warningsOf(results),
     vms,
   };
+}
+
+function warningsOf({ arm, settle }: StopBarrierResults): string[] {
+  return [...arm, ...settle].flatMap(([host, { warnings }]) =>
+    warnings.map((text) => `host ${host}: ${text}`),
+  );
 }
 
 function describeVms(host: string, results: StopBarrierResults, firstStopNs: bigint | null): SnapshotVm[] {

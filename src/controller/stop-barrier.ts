@@ -1,6 +1,6 @@
 import type { MethodChoice } from '../protocol/vm.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
-import type { Progress } from '../protocol/resources.ts';
+import type { ExternalFrames, Progress } from '../protocol/resources.ts';
 import {
   AgentBarrier,
   defaultFrameBufferBytes,
@@ -24,6 +24,7 @@ export interface StopBarrierOptions {
     readonly method: MethodChoice;
   } | null;
   readonly hosts: readonly BarrierHost[];
+  readonly externalFrames: ExternalFrames;
   readonly report: (progress: Progress) => void;
 }
 
@@ -85,7 +86,7 @@ export class StopBarrier extends AgentBarrier {
 
   protected override readonly steps = {
     arm: async (host: BarrierHost, signal: AbortSignal) => {
-      const { experiment, snapshot } = this.#options;
+      const { experiment, snapshot, externalFrames } = this.#options;
       const params = {
         barrier: this.id,
         experiment,
@@ -94,6 +95,8 @@ export class StopBarrier extends AgentBarrier {
         method: snapshot?.method ?? 'auto',
         leaseMs: defaultLeaseMs,
         frameBufferBytes: defaultFrameBufferBytes,
+        externalPorts: [...host.externalPorts],
+        externalFrames,
       };
       this.results.arm.set(host.name, await this.ask(host, 'arm', params, signal));
     },

@@ -29,6 +29,7 @@ export async function takeSnapshot(
       experiment: head.experiment,
       snapshot: { id: head.id, createdAt: head.createdAt, method },
       hosts,
+      externalFrames: experiments.externalFramesOf(head.experiment),
       report,
     });
     await barrier.carryThrough(snapshotProcedure, signal);
@@ -73,6 +74,8 @@ function unfinished(head: SnapshotHead): Snapshot {
     drainMs: 0,
     framesInFlight: 0,
     bytes: 0,
+    external: [],
+    warnings: [],
     vms: [],
   };
 }

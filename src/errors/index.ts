@@ -34,6 +34,8 @@ export const errorRegistry = {
   'vm-failed': { status: 502, exit: 21, title: 'A VM or its QEMU did not do as told' },
   'network-unfit': { status: 422, exit: 22, title: 'A network port cannot be held' },
   'frames-lost': { status: 500, exit: 23, title: 'Not every frame could be kept' },
+  'frame-buffer-full': { status: 507, exit: 24, title: 'More frames arrived than there is room for' },
+  'network-changed': { status: 409, exit: 25, title: 'The network was changed while time stood still' },
   'snapshot-damaged': { status: 422, exit: 30, title: 'A stored snapshot is damaged' },
   'snapshot-unfit': { status: 422, exit: 31, title: 'A snapshot does not fit this host' },
   'disk-full': { status: 507, exit: 32, title: 'There is not enough space' },

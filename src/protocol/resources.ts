@@ -26,13 +26,29 @@ export const hostSpec = z.strictObject({
     .min(1)
     .optional()
     .describe('Names of the VMs that belong to the experiment; every VM on the host if left out'),
+  external: z
+    .array(z.string().min(1).max(15))
+    .optional()
+    .describe(
+      'Interfaces on the host’s switches that lead out of the experiment: hardware, host processes, other networks',
+    ),
 });
 export type HostSpec = z.infer<typeof hostSpec>;
+
+/**
+ * What becomes of a frame that comes in from an external port while time stands still. `hold`: it is kept at the
+ * port and let in when time goes on; `drop`: it is dropped; `pass`: it is let in, and is in flight like any other.
+ */
+export const externalFrames = z.enum(['hold', 'drop', 'pass']);
+export type ExternalFrames = z.infer<typeof externalFrames>;
 
 export const experimentInput = z.strictObject({
   name: resourceName,
   description: z.string().max(4096).optional(),
   hosts: z.array(hostSpec).min(1).max(1000),
+  externalFrames: externalFrames
+    .optional()
+    .describe('What becomes of frames from external ports while time stands still; hold if left out'),
 });
 export type ExperimentInput = z.infer<typeof experimentInput>;
 
@@ -98,6 +114,11 @@ export const snapshot = z.strictObject({
   drainMs: z.number().describe('How long the slowest host waited for frames in flight to arrive at the gate'),
   framesInFlight: z.int(),
   bytes: z.int().describe('Bytes stored on all hosts'),
+  external: z
+    .array(z.strictObject({ host: z.string(), port: z.string(), held: z.int(), dropped: z.int() }))
+    .default([])
+    .describe('Frames that came in from external ports while time stood still'),
+  warnings: z.array(z.string()).default([]).describe('What could not be kept or proven, in words'),
   vms: z.array(snapshotVm),
 });
 export type Snapshot = z.infer<typeof snapshot>;

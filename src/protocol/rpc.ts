@@ -2,7 +2,7 @@ import { z } from 'zod';
 
 import { instantNs } from './instant.ts';
 import { snapshotId } from './names.ts';
-import { experimentPort } from './resources.ts';
+import { experimentPort, externalFrames } from './resources.ts';
 import { methodChoice, saveMethod, vm } from './vm.ts';
 
 /**
@@ -33,8 +33,30 @@ export const cutReport = z.strictObject({
 });
 export type CutReport = z.infer<typeof cutReport>;
 
+/** A VM's port as the other hosts may reach it: a source and an addressee of markers (docs/protocol.md#markers). */
+export const armedPort = z.strictObject({
+  vm: z.string(),
+  tap: z.string(),
+  mac: z.string(),
+  bridge: z.string().nullable(),
+  vlan: z.int().nullable().describe('Of an access port'),
+});
+export type ArmedPort = z.infer<typeof armedPort>;
+
+/** An address that markers are sent to: a VM's port, and the host that it is on. */
+export const markerTarget = z.strictObject({ host: z.string(), mac: z.string() });
+export type MarkerTarget = z.infer<typeof markerTarget>;
+
+/** Where a marker comes from. */
+export const markerSource = z.strictObject({ host: z.string(), tap: z.string() });
+export type MarkerSource = z.infer<typeof markerSource>;
+
 export const drainReport = z.strictObject({
   waitedMs: z.number(),
+  markers: z.strictObject({
+    expected: z.int().describe('Paths that were seen to work before the cut, and are flushed by markers'),
+    waitedMs: z.number().describe('Until the last of them had come'),
+  }),
   frames: z.array(z.strictObject({ vm: z.string(), count: z.int() })),
   backlog: z.array(z.strictObject({ link: z.string(), qdisc: z.string(), peakPackets: z.int() })),
 });
@@ -52,6 +74,10 @@ export const vmSave = z.strictObject({
 export const settleReport = z.strictObject({
   framesReplayed: z.int(),
   replayLatenessNs: z.strictObject({ median: z.int(), p99: z.int(), max: z.int() }).nullable(),
+  external: z
+    .array(z.strictObject({ port: z.string(), held: z.int(), dropped: z.int() }))
+    .describe('What came in from ports that are not VMs while time stood still'),
+  warnings: z.array(z.string()),
 });
 export type SettleReport = z.infer<typeof settleReport>;
 
@@ -108,11 +134,34 @@ export const agentContract = {
         method: methodChoice,
         leaseMs: z.int().positive(),
         frameBufferBytes: z.int().positive(),
+        externalPorts: z.array(z.string()).describe('Interfaces that lead out of the experiment'),
+        externalFrames: externalFrames,
       }),
       result: z.strictObject({
         vms: z.array(z.strictObject({ name: z.string(), method: saveMethod.nullable(), ramBytes: z.int() })),
-        ports: z.int(),
+        ports: z.array(armedPort),
+        warnings: z.array(z.string()).describe('What this snapshot will not keep, in words'),
       }),
+    },
+    probe: {
+      params: z.strictObject({
+        barrier: barrierId,
+        host: z.string().describe('Name of this host, as the markers carry it'),
+        targets: z.array(markerTarget),
+      }),
+      result: z.strictObject({
+        sent: z
+          .array(z.strictObject({ tap: z.string(), host: z.string() }))
+          .describe('Which port sends markers to which host: those whose switch knows the way'),
+      }),
+    },
+    listen: {
+      params: z.strictObject({
+        barrier: barrierId,
+        sources: z.array(markerSource).describe('Who sends markers to this host'),
+        boundMs: z.number(),
+      }),
+      result: z.strictObject({ missing: z.array(markerSource) }),
     },
     cut: { params: z.strictObject({ barrier: barrierId, atNs: instantNs }), result: cutReport },
     drain: {

@@ -61,6 +61,8 @@ export function makeSnapshot(number: number, given: Partial<Snapshot> = {}): Sna
     drainMs: 4.5,
     framesInFlight: 2,
     bytes: 256 * 1024 * 1024,
+    external: [],
+    warnings: [],
     vms,
     ...given,
   };

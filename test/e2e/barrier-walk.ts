@@ -115,6 +115,7 @@ export class BarrierWalk {
               {
                 ...{ barrier, snapshot, experiment: 'walk', vms: null, method: this.#method },
                 ...{ leaseMs: this.#leaseMs, frameBufferBytes: 16 * 1024 * 1024 },
+                ...{ externalPorts: [], externalFrames: 'hold' as const },
               },
               { timeoutMs },
             );

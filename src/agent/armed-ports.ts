@@ -1,0 +1,15 @@
+import type { ArmedPort } from '../protocol/rpc.ts';
+import type { ControlledVm } from '../vmm/controlled-vm.ts';
+
+/** The ports of VMs as the other hosts may reach them. */
+export function armedPorts(vms: readonly ControlledVm[]): ArmedPort[] {
+  return vms.flatMap(({ name, taps }) =>
+    taps.map(({ nic: { tap, mac, switchPort } }) => ({
+      vm: name,
+      tap,
+      mac,
+      bridge: switchPort?.bridge ?? null,
+      vlan: switchPort?.tag ?? null,
+    })),
+  );
+}
