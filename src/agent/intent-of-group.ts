@@ -28,7 +28,12 @@ export function intentOf({ barrier, kind, phase, snapshot, group, stops }: Inten
       stoppedAtNs: stops.get(vm.name) ?? null,
       taps: group.ports.ports
         .filter((port) => port.vm === vm.name)
-        .map((port) => ({ tap: port.name, ifindex: port.ifindex, slot: group.ports.slotOf(port) })),
+        .map((port) => ({
+          tap: port.name,
+          ifindex: port.ifindex,
+          slot: group.ports.slotOf(port),
+          preloadedFrom: group.ports.preloadedFrom(port),
+        })),
     })),
     gate: group.ports.identity,
   };

@@ -26,7 +26,15 @@ export const intent = z.strictObject({
       /** It must run afterwards. */
       resumes: z.boolean(),
       stoppedAtNs: instantNs.nullable(),
-      taps: z.array(z.strictObject({ tap: z.string(), ifindex: z.int(), slot: z.int() })),
+      taps: z.array(
+        z.strictObject({
+          tap: z.string(),
+          ifindex: z.int(),
+          slot: z.int(),
+          /** Of a restore: how many frames its gate had returned before those of the snapshot. */
+          preloadedFrom: z.int(),
+        }),
+      ),
     }),
   ),
   /** Null: there is none yet. */

@@ -51,7 +51,7 @@ async function recoverOne(entry: Intent, store: SnapshotStore): Promise<Recovery
   try {
     if (entry.kind === 'restore' && entry.snapshot !== null) {
       const manifest = await store.readManifest(entry.snapshot, null);
-      group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest));
+      group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest), beginsOf(entry));
     }
     problems.push(...(await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map())));
   } finally {
@@ -116,6 +116,12 @@ function portsOf({ vms: known, gate }: Intent, vms: readonly ControlledVm[], orp
   }
   // A gate lives as long as it is on any port: it was not on one yet, or not any more.
   return VmPorts.create({ ports: [], ringBytes: smallestRingBytes, hold: false });
+}
+
+function beginsOf({ vms }: Intent): Map<string, number> {
+  return new Map(
+    vms.flatMap(({ taps }) => taps.map(({ tap, preloadedFrom }) => [tap, preloadedFrom] as const)),
+  );
 }
 
 function stopsOf({ vms }: Intent): Map<string, bigint> {

@@ -1,4 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
+import type { FrameInFlight } from '../network/frame-file.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
 import type { HostManifest } from '../store/manifest.ts';
@@ -24,6 +25,8 @@ export interface RestoreSessionParts {
   /** Resolves when the checksums of RAM have been recomputed, if that was asked for. */
   readonly verified: Promise<void>;
   readonly runDirectory: string;
+  /** What else is plugged into the host's switches, by ifindex: frames in flight may wait there. */
+  readonly switchedDevices: readonly number[];
   readonly journal: IntentJournal;
   readonly reports: SessionReports;
   readonly log: Logger;
@@ -44,6 +47,7 @@ export class RestoreSession {
   #state: SessionState = 'checked';
   #touched = false;
   #preparing: Promise<unknown> = Promise.resolve();
+  #frames: readonly FrameInFlight[] = [];
   #started: readonly StartedVm[] = [];
   #group: VmGroup | undefined;
   #ended: Promise<string> | undefined;
@@ -81,7 +85,7 @@ export class RestoreSession {
   async #prepare(): Promise<AgentResult<'restorePrepare'>> {
     const { manifest, directory, running, verified, params, runDirectory } = this.#parts;
     const { signal } = this.#work;
-    const frames = await readStoredFrames(directory, manifest);
+    this.#frames = await readStoredFrames(directory, manifest);
     this.#touched = true;
     await Promise.all(running.map((vm) => terminateVm(vm)));
     await this.#writeIntent('loading');
@@ -102,14 +106,26 @@ export class RestoreSession {
         return this.#writeIntent('armed');
       },
     });
-    group.ports.preload(frames);
     await verified;
-    this.#state = 'stopped';
+    this.#state = 'loaded';
     return {
       vms: group.vms.map(({ name }) => name),
-      frames: frames.length,
       loadMs: performance.now() - startedAtMs,
     };
+  }
+
+  /**
+   * What was under way on the time line that is given up must not reach a VM: it is waited for and dropped. Then the
+   * frames of the snapshot line up.
+   */
+  async flush(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'restoreDrain'>> {
+    requireState('flush', this.#state);
+    const { ports } = this.#requireGroup();
+    const { switchedDevices: watched } = this.#parts;
+    const { waitedMs, discarded } = await ports.flush({ ...options, watched, signal: this.#work.signal });
+    ports.preload(this.#frames);
+    this.#state = 'stopped';
+    return { waitedMs, discarded, frames: this.#frames.length };
   }
 
   async resume(vms: AgentParams<'resume'>['vms']): Promise<AgentResult<'resume'>> {
