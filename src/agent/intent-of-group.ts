@@ -9,10 +9,19 @@ export interface IntentParts {
   readonly snapshot: string | null;
   readonly group: VmGroup;
   readonly stops: StopInstants;
+  readonly plugged?: readonly string[];
 }
 
 /** What is to be written down of a group of VMs so that another process can put the host right. */
-export function intentOf({ barrier, kind, phase, snapshot, group, stops }: IntentParts): Intent {
+export function intentOf({
+  barrier,
+  kind,
+  phase,
+  snapshot,
+  group,
+  stops,
+  plugged = [],
+}: IntentParts): Intent {
   return {
     barrier,
     agent: thisProcess(),
@@ -35,6 +44,7 @@ export function intentOf({ barrier, kind, phase, snapshot, group, stops }: Inten
           preloadedFrom: group.ports.preloadedFrom(port),
         })),
     })),
+    plugged: [...plugged],
     gate: group.ports.identity,
   };
 }

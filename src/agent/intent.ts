@@ -37,6 +37,8 @@ export const intent = z.strictObject({
       ),
     }),
   ),
+  /** Of a restore: persistent taps that are closed until the gate stands in them. */
+  plugged: z.array(z.string()),
   /** Null: there is none yet. */
   gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs }).nullable(),
 });

@@ -9,7 +9,7 @@ import { isRunning } from '../vmm/process-identity.ts';
 import { findQemuProcesses, isStillRunning, readQemuProcess } from '../vmm/qemu-process.ts';
 import { terminateVm } from '../vmm/terminate.ts';
 import type { Intent, IntentJournal } from './intent.ts';
-import { OrphanTaps } from './orphan-taps.ts';
+import { OrphanTaps, unplugTaps } from './orphan-taps.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { VmGroup } from './vm-group.ts';
 
@@ -73,6 +73,7 @@ async function endUnfinishedRestore(entry: Intent, store: SnapshotStore): Promis
   );
   for (const process of started) await terminateVm(process);
   OrphanTaps.open(entry, []).close();
+  unplugTaps(entry.plugged);
   return { outcome: `${started.length} VMs of an unfinished restore were ended`, problems: [] };
 }
 

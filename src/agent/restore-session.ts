@@ -9,6 +9,7 @@ import { terminateVm } from '../vmm/terminate.ts';
 import type { Intent, IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
+import { unplugTaps } from './orphan-taps.ts';
 import { restoreNetwork } from './restore-network.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { openRestoredGroup, startVms, type StartedVm } from './restored-vms.ts';
@@ -64,6 +65,10 @@ export class RestoreSession {
 
   get description(): AgentResult<'restoreCheck'> {
     return { running: this.#parts.running.map(({ name }) => name) };
+  }
+
+  get #taps(): string[] {
+    return this.#parts.manifest.vms.flatMap(({ nics }) => nics.map(({ tap }) => tap));
   }
 
   get isOpen(): boolean {
@@ -168,7 +173,10 @@ export class RestoreSession {
     await this.#preparing;
     await this.#group?.replayed().catch(() => undefined);
     await this.#group?.close();
-    if (endsVms) await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
+    if (endsVms) {
+      await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
+      if (this.#touched) unplugTaps(this.#taps);
+    }
     await journal.remove(this.barrier);
     this.#state = 'ended';
     const outcome = this.#outcome(endsVms);
@@ -190,7 +198,7 @@ export class RestoreSession {
   #writeIntent(phase: Intent['phase']): Promise<void> {
     const { params, journal } = this.#parts;
     const { barrier, snapshot } = params;
-    const common = { barrier, kind: 'restore' as const, phase, snapshot };
+    const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps };
     const intent =
       this.#group === undefined
         ? { ...common, agent: thisProcess(), vms: [], gate: null }
