@@ -34,7 +34,7 @@ describe("the gate's program at egress, run by the kernel on frames that go nowh
     gate.setMode('hold');
     expect(testProgram(program, numberedFrame(6, 200)).verdict).toBe(STOLEN);
     expect(gate.peek()).toMatchObject([
-      { slot: 1, seq: 0n, gsoSize: 0, marker: false, frame: numberedFrame(6, 200) },
+      { slot: 1, seq: 0n, gsoSize: 0, frame: numberedFrame(6, 200) },
     ]);
   });
 
