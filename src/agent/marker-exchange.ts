@@ -11,10 +11,10 @@ import { decodeMarker, nonceBytes } from '../network/markers.ts';
 import type { VmPorts } from '../network/vm-ports.ts';
 import type { AgentParams, AgentResult, MarkerSource } from '../protocol/rpc.ts';
 
-const rounds = { probe: 1, flush: 2 } as const;
+const rounds = { probe: 1, last: 2 } as const;
 /** As long as the others listen (markerListenBoundMs of the controller). */
 const probeBoundMs = 1_000;
-const flushBoundMs = 5_000;
+const lastBoundMs = 5_000;
 const pollMs = 1;
 const nsPerMs = 1_000_000;
 
@@ -79,13 +79,13 @@ export class MarkerExchange {
   }
 
   /** All VMs of this host stand still: what they have sent is on its way, and a marker follows it on every path. */
-  flush(): void {
-    this.#send(rounds.flush, this.#paths, flushBoundMs);
+  sendLast(): void {
+    this.#send(rounds.last, this.#paths, lastBoundMs);
   }
 
   /** Those whose last frames may still be on their way. */
   awaited(): MarkerSource[] {
-    return this.#missing(rounds.flush, this.#proven);
+    return this.#missing(rounds.last, this.#proven);
   }
 
   /** No more of them: every host has what it waited for, or nobody asks any more. */

@@ -101,7 +101,7 @@ export class StopSession {
     );
     const report = await this.#cutting;
     this.#requireOpen();
-    this.#markers.flush();
+    this.#markers.sendLast();
     // Not before all stand still: saving one would take the CPU from the stop of the next.
     for (const vm of group.vms) writer?.keep(vm, this.#work.signal);
     // Beside the critical path: it is awaited before time goes on.
@@ -114,12 +114,10 @@ export class StopSession {
   async drain(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'drain'>> {
     requireState('drain', this.#state);
     const { ports, vms } = this.#parts.group;
-    const { waitedMs, markersMs, backlog } = await ports.drain({
-      ...options,
-      watched: this.#parts.switchedDevices,
-      awaited: () => this.#markers.awaited(),
-      signal: this.#work.signal,
-    });
+    const { waitedMs, markersMs, backlog } = await ports.drain(
+      { ...options, watched: this.#parts.switchedDevices, signal: this.#work.signal },
+      () => this.#markers.awaited(),
+    );
     const held = ports.held();
     this.#parts.writer?.keepFrames(held, this.#stops);
     const frames = vms.map(({ name }) => ({ vm: name, count: held.filter(({ vm }) => vm === name).length }));

@@ -11,8 +11,8 @@ export interface DrainOptions extends DrainLimits {
   readonly watched: readonly number[];
   /** Frames that ever came into the gate. */
   readonly arrivals: () => number;
-  /** How many markers have not come yet. */
-  readonly awaited: () => number;
+  /** How many markers have not come yet; none are waited for if left out. */
+  readonly awaited?: () => number;
   readonly signal: AbortSignal;
 }
 
@@ -36,7 +36,7 @@ function backlogs(names: ReadonlyMap<number, string>): Backlog[] {
 export async function drain({
   watched,
   arrivals,
-  awaited,
+  awaited = () => 0,
   quietMs,
   boundMs,
   signal,

@@ -44,8 +44,6 @@ export interface DrainWish {
   readonly quietMs: number;
   /** Devices whose queues must be empty beside the ports' own, by ifindex. */
   readonly watched: readonly number[];
-  /** Ports from which frames may still be on their way: their markers have not come. */
-  readonly awaited: () => readonly MarkerOrigin[];
   readonly signal: AbortSignal;
 }
 
@@ -136,17 +134,18 @@ export class VmPorts {
 
   /**
    * Waits until nothing is in flight towards the ports any more, and checks that every frame was kept.
+   * @param awaited ports from which frames may still be on their way: their markers have not come
    * @throws StaghornError 'frames-lost', 'deadline-exceeded', 'cancelled'
    */
-  async drain(wish: DrainWish): Promise<DrainReport> {
+  async drain(wish: DrainWish, awaited: () => readonly MarkerOrigin[] = () => []): Promise<DrainReport> {
     const watched = [...new Set([...this.ports.map(({ ifindex }) => ifindex), ...wish.watched])];
     const report = await drain({
       ...wish,
       watched,
       arrivals: () => this.#gated.arrivals(),
-      awaited: () => wish.awaited().length,
+      awaited: () => awaited().length,
     });
-    if (!report.complete) throw overdue(report, wish);
+    if (!report.complete) throw overdue(report, wish.boundMs, awaited());
     this.#gated.assertConserved();
     return report;
   }
@@ -228,9 +227,9 @@ export class VmPorts {
   }
 }
 
-function overdue({ backlog }: DrainReport, { boundMs, awaited }: DrainWish): StaghornError {
+function overdue({ backlog }: DrainReport, boundMs: number, awaited: readonly MarkerOrigin[]): StaghornError {
   const queues = backlog.map(({ link, qdisc }) => `${link} (${qdisc})`).join(', ');
-  const silent = awaited().map(({ host, tap }) => `port ${tap} of host ${host}`);
+  const silent = awaited.map(({ host, tap }) => `port ${tap} of host ${host}`);
   const paths = silent.length === 0 ? '' : `; no marker came any more from ${silent.join(', ')}`;
   return new StaghornError(
     'deadline-exceeded',
