@@ -1,10 +1,11 @@
 import type { LeftoverFrame } from '../native/barrier.ts';
-import type { GateIdentity, ReplayReport } from '../native/gate.ts';
+import type { CaughtMarker, GateIdentity, ReplayReport } from '../native/gate.ts';
 import { vnetHeaderBytes } from '../native/tap.ts';
 import { StaghornError } from '../errors/index.ts';
 import { drain, type DrainReport } from './drain.ts';
 import type { FrameInFlight } from './frame-file.ts';
 import { GatedPorts } from './gated-ports.ts';
+import type { MarkerOrigin } from './marker-log.ts';
 
 /** A VM's port: its tap, with a descriptor that is a twin of QEMU's. */
 export interface VmPort {
@@ -116,6 +117,16 @@ export class VmPorts {
     return this.ports.map(({ tapFd }) => ({ fd: tapFd, headerBytes: vnetHeaderBytes(tapFd) }));
   }
 
+  /** Whether markers that come are kept for `takeMarkers`. */
+  set listening(on: boolean) {
+    this.#gated.gate.listening = on;
+  }
+
+  /** The markers that came since the last look. */
+  takeMarkers(): CaughtMarker[] {
+    return this.#gated.gate.takeMarkers();
+  }
+
   /** Takes over frames that a VM had not read from its ring: they come before everything that the gate holds. */
   takeLeftovers(leftovers: readonly LeftoverFrame[]): void {
     this.#leftovers = leftovers;
@@ -123,16 +134,18 @@ export class VmPorts {
 
   /**
    * Waits until nothing is in flight towards the ports any more, and checks that every frame was kept.
+   * @param awaited ports from which frames may still be on their way: their markers have not come
    * @throws StaghornError 'frames-lost', 'deadline-exceeded', 'cancelled'
    */
-  async drain(wish: DrainWish): Promise<DrainReport> {
+  async drain(wish: DrainWish, awaited: () => readonly MarkerOrigin[] = () => []): Promise<DrainReport> {
     const watched = [...new Set([...this.ports.map(({ ifindex }) => ifindex), ...wish.watched])];
-    const report = await drain({ ...wish, watched, arrivals: () => this.#gated.arrivals() });
-    if (!report.complete) {
-      const queues = report.backlog.map(({ link, qdisc }) => `${link} (${qdisc})`).join(', ');
-      const text = `frames were still in flight after ${wish.boundMs} ms; they waited in ${queues || 'no queue that is watched'}`;
-      throw new StaghornError('deadline-exceeded', text);
-    }
+    const report = await drain({
+      ...wish,
+      watched,
+      arrivals: () => this.#gated.arrivals(),
+      awaited: () => awaited().length,
+    });
+    if (!report.complete) throw overdue(report, wish.boundMs, awaited());
     this.#gated.assertConserved();
     return report;
   }
@@ -212,6 +225,16 @@ export class VmPorts {
     this.#leftovers = [];
     return count;
   }
+}
+
+function overdue({ backlog }: DrainReport, boundMs: number, awaited: readonly MarkerOrigin[]): StaghornError {
+  const queues = backlog.map(({ link, qdisc }) => `${link} (${qdisc})`).join(', ');
+  const silent = awaited.map(({ host, tap }) => `port ${tap} of host ${host}`);
+  const paths = silent.length === 0 ? '' : `; no marker came any more from ${silent.join(', ')}`;
+  return new StaghornError(
+    'deadline-exceeded',
+    `frames were still in flight after ${boundMs} ms; they waited in ${queues || 'no queue that is watched'}${paths}`,
+  );
 }
 
 function summarize(
