@@ -18,7 +18,7 @@ export function* repetitionsMs(boundMs: number): Generator<number, void, void> {
 }
 
 /** One descriptor for each queue of a tap, twins of QEMU's. */
-const descriptorsOf = ({ tapFd }: VmPort): readonly number[] => [tapFd];
+const descriptorsOf = ({ tapFds }: VmPort): readonly number[] => tapFds;
 
 /**
  * Writes markers into the descriptors that QEMU writes its frames to, so that they take every turn that the frames
