@@ -18,7 +18,9 @@ struct HostWord {
   uint32_t mark;
   uint64_t nonce;
   uint32_t slots;
-  uint32_t reserved[11];
+  uint32_t admitting;  // edge: the processor that lets a frame of ours in, plus 1
+  uint32_t probing;    // edge: that frame only tries the way, and is dropped
+  uint32_t reserved[9];
 };
 
 // The 64 bytes of a port. All but `returned` and `attempt` are written by the program only.
@@ -31,7 +33,7 @@ struct PortWord {
   uint64_t failed;   // should have been held, but could not be handed over, and passed
   uint64_t markers;
   uint64_t attempt;  // the reinjection under way: low half of `returned`, low half of the `seen` it will make
-  uint64_t reserved;
+  uint64_t dropped;  // edge: dropped as the user wishes
 };
 static_assert(sizeof(HostWord) == 64 && sizeof(PortWord) == 64);
 
