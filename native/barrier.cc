@@ -107,8 +107,9 @@ class CutJob : public Job {
     spin_ns_ = options.Get("spinNs").As<Napi::Number>().Int64Value();
     ring_bound_ns_ = options.Get("ringBoundNs").As<Napi::Number>().Int64Value();
     priority_ = options.Get("realtimePriority").As<Napi::Number>().Int32Value();
-    if (options.Get("modeWord").IsArrayBuffer())
-      mode_word_ = static_cast<uint32_t *>(options.Get("modeWord").As<Napi::ArrayBuffer>().Data());
+    Napi::Array mode_words = options.Get("modeWords").As<Napi::Array>();
+    for (uint32_t i = 0; i < mode_words.Length(); i++)
+      mode_words_.push_back(static_cast<uint32_t *>(mode_words.Get(i).As<Napi::ArrayBuffer>().Data()));
     Napi::ArrayBuffer leftovers = options.Get("leftovers").As<Napi::ArrayBuffer>();
     storage_ = static_cast<uint8_t *>(leftovers.Data());
     storage_bytes_ = leftovers.ByteLength();
@@ -128,7 +129,7 @@ class CutJob : public Job {
     LockedPages list(leftovers_.data(), leftovers_.size() * sizeof(Leftover));
     LockedPages writes(writes_.data(), writes_.size() * sizeof(Write));
     woke_ns_ = SleepUntil(at_ns_, spin_ns_, *control());
-    if (mode_word_ != nullptr) __atomic_store_n(mode_word_, 1, __ATOMIC_RELEASE);
+    for (uint32_t *mode : mode_words_) __atomic_store_n(mode, 1, __ATOMIC_RELEASE);
     flipped_ns_ = MonotonicNs();
     if (WaitForRings()) rings_empty_ns_ = MonotonicNs();
     else ReadLeftovers();
@@ -197,7 +198,7 @@ class CutJob : public Job {
 
   int64_t at_ns_, spin_ns_, ring_bound_ns_;
   int priority_;
-  uint32_t *mode_word_ = nullptr;
+  std::vector<uint32_t *> mode_words_;
   uint8_t *storage_ = nullptr;
   size_t storage_bytes_ = 0, used_ = 0;
   std::vector<Tap> taps_;

@@ -63,7 +63,7 @@ export class VmGroup {
     const times = await runCut({
       atNs,
       spinNs,
-      modeWord: this.ports.modeWord,
+      modeWords: [this.ports.modeWord],
       taps: this.ports.cutTaps(),
       ringBoundNs,
       leftoverBytesMax,

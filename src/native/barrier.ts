@@ -20,8 +20,8 @@ export interface CutOptions {
   /** The instant of the cut on CLOCK_MONOTONIC. */
   readonly atNs: bigint;
   readonly spinNs: number;
-  /** Memory whose first 32-bit word becomes 1 (hold) at T: the gate's mode. */
-  readonly modeWord?: ArrayBuffer | undefined;
+  /** Memories whose first 32-bit word becomes 1 (hold) at T: each a gate's mode. */
+  readonly modeWords: readonly ArrayBuffer[];
   readonly taps: readonly CutTap[];
   /** For how long after T running VMs may empty their rings themselves. */
   readonly ringBoundNs: number;
@@ -100,8 +100,8 @@ export async function runCut(options: CutOptions): Promise<CutTimes> {
   const { signal, ...cut } = options;
   requireDuration('spinNs', cut.spinNs);
   requireDuration('ringBoundNs', cut.ringBoundNs);
-  if (cut.modeWord !== undefined && cut.modeWord.byteLength < 4) {
-    throw new RangeError('modeWord must have 4 bytes');
+  if (cut.modeWords.some(({ byteLength }) => byteLength < 4)) {
+    throw new RangeError('a mode word has 4 bytes');
   }
   for (const tap of cut.taps) {
     if (!(tap.headerBytes >= 0 && tap.headerBytes <= headerBytesMax)) {

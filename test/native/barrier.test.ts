@@ -12,6 +12,7 @@ const inMs = (ms: number) => monotonicNs() + BigInt(ms * 1e6);
 const cutOf = (options: Partial<CutOptions>): CutOptions => ({
   atNs: inMs(50),
   spinNs: 200_000,
+  modeWords: [],
   taps: [],
   ringBoundNs: 5_000_000,
   writes: [],
@@ -31,17 +32,17 @@ async function startQemu(): Promise<TestQemu> {
 }
 
 describe('the cut', () => {
-  test('stops two VMs and holds the gate, at T and not before', async () => {
+  test('stops two VMs and holds the gates, at T and not before', async () => {
     const qemus = [await startQemu(), await startQemu()];
-    const modeWord = new ArrayBuffer(8);
+    const modeWords = [new ArrayBuffer(8), new ArrayBuffer(4)];
     const atNs = inMs(100);
     const writes = qemus.map((qemu) => ({ fd: qemu.qmp.fd, bytes: line('stop') }));
     const answers = qemus.map((qemu) => qemu.qmp.answer());
-    const times = await runCut(cutOf({ atNs, modeWord, writes }));
+    const times = await runCut(cutOf({ atNs, modeWords, writes }));
     await Promise.all(answers);
     await Promise.all(qemus.map((qemu) => qemu.qmp.event('STOP')));
     expect(await Promise.all(qemus.map((qemu) => qemu.status()))).toEqual(['paused', 'paused']);
-    expect(new Uint32Array(modeWord)).toEqual(Uint32Array.of(1, 0));
+    expect(modeWords.map((word) => new Uint32Array(word))).toEqual([Uint32Array.of(1, 0), Uint32Array.of(1)]);
     expect(times.writes.map((write) => write.error)).toEqual([null, null]);
     const order = [
       atNs,
@@ -84,7 +85,9 @@ describe('the cut', () => {
     const modeWord = new ArrayBuffer(4);
     const controller = new AbortController();
     const writes = [{ fd: qemu.qmp.fd, bytes: line('stop') }];
-    const cut = runCut(cutOf({ atNs: inMs(60_000), modeWord, writes, signal: controller.signal }));
+    const cut = runCut(
+      cutOf({ atNs: inMs(60_000), modeWords: [modeWord], writes, signal: controller.signal }),
+    );
     controller.abort(new Error('called off'));
     await expect(cut).rejects.toThrow('called off');
     expect(new Uint32Array(modeWord)[0]).toBe(0);
