@@ -3,9 +3,11 @@ import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult, CutReport } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { IntentJournal } from './intent.ts';
+import { BufferWatch } from './buffer-watch.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
 import { armedPorts } from './armed-ports.ts';
+import type { NetworkWatch } from './network-watch.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SnapshotWriter } from './snapshot-writer.ts';
 import type { VmGroup } from './vm-group.ts';
@@ -13,7 +15,7 @@ import type { VmGroup } from './vm-group.ts';
 export interface SessionReports {
   progress(step: string, doneBytes: number, totalBytes: number): void;
   /** The session ended the barrier by itself. */
-  lost(reason: string): void;
+  lost(error: StaghornError): void;
 }
 
 export interface StopSessionParts {
@@ -23,6 +25,7 @@ export interface StopSessionParts {
   readonly switchedDevices: readonly number[];
   /** Null: time is only stopped, nothing is saved. */
   readonly writer: SnapshotWriter | null;
+  readonly watch: NetworkWatch;
   /** What was found while arming that will not be kept, in words. */
   readonly warnings: readonly string[];
   readonly journal: IntentJournal;
@@ -41,6 +44,7 @@ export class StopSession {
   readonly barrier: string;
   readonly #parts: StopSessionParts;
   readonly #lease: Lease;
+  readonly #buffers: BufferWatch;
   readonly #work = new AbortController();
   readonly #stops = new Map<string, bigint>();
   #state: SessionState = 'armed';
@@ -54,6 +58,12 @@ export class StopSession {
     this.#parts = parts;
     this.#lease = new Lease(parts.params.leaseMs, () =>
       this.#giveUp('its lease ran out: the controller went silent'),
+    );
+    parts.watch.onChange((change) => this.#giveUp(change));
+    this.#buffers = new BufferWatch(
+      [parts.group.ports.identity, ...(parts.group.edge === null ? [] : [parts.group.edge.identity])].map(
+        ({ ringMapId }) => ringMapId,
+      ),
     );
     for (const vm of parts.group.vms) void vm.qmp.closed.then(() => this.#vmGone(vm));
   }
@@ -93,6 +103,10 @@ export class StopSession {
     requireState('cut', this.#state);
     this.#state = 'stopping';
     const { group, writer } = this.#parts;
+    this.#buffers.start((full) => {
+      group.hurry();
+      this.#giveUp(full);
+    });
     this.#cutting = group.stopAt(atNs, this.#work.signal, (name, stoppedAtNs) =>
       this.#stops.set(name, stoppedAtNs),
     );
@@ -115,6 +129,7 @@ export class StopSession {
       watched: this.#parts.switchedDevices,
       signal: this.#work.signal,
     });
+    this.#parts.group.edge?.assertKept();
     const held = ports.held();
     this.#parts.writer?.keepFrames(held, this.#stops);
     const frames = vms.map(({ name }) => ({ vm: name, count: held.filter(({ vm }) => vm === name).length }));
@@ -129,6 +144,7 @@ export class StopSession {
   async resume(vms: AgentParams<'resume'>['vms']): Promise<AgentResult<'resume'>> {
     requireState('resume', this.#state);
     this.#state = 'resuming';
+    this.#endWatches();
     const instants = new Map(vms.map(({ name, atNs }) => [name, atNs]));
     const resumed = await this.#parts.group.resumeAt(instants, this.#stops);
     await this.#noting;
@@ -141,13 +157,16 @@ export class StopSession {
 
   async settle(): Promise<AgentResult<'settle'>> {
     requireState('settle', this.#state);
-    const report = await this.#parts.group.replayed();
-    if (this.#parts.writer === null) await this.#end();
+    const { group, writer, watch } = this.#parts;
+    const report = await group.replayed();
+    const warnings = [...watch.warnings, ...(await group.released())];
+    const external = group.edge?.counts() ?? [];
+    if (writer === null) await this.#end();
     return {
       framesReplayed: report?.delivered ?? 0,
       replayLatenessNs: report?.latenessNs ?? null,
-      external: [],
-      warnings: [],
+      external,
+      warnings,
     };
   }
 
@@ -194,6 +213,7 @@ export class StopSession {
     const state = this.#state;
     this.#state = 'ending';
     this.#lease.end();
+    this.#endWatches();
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
     await this.#cutting?.catch(() => undefined);
     await this.#noting.catch(() => undefined);
@@ -207,6 +227,7 @@ export class StopSession {
     await writer?.settled();
     if (abortReason !== null) await writer?.discard();
     await group.close();
+    await this.#parts.watch.close();
     await journal.remove(this.barrier);
     this.#state = 'ended';
     const outcome = problems.length === 0 ? 'every VM runs and every gate is open' : problems.join('; ');
@@ -214,10 +235,17 @@ export class StopSession {
     return outcome;
   }
 
-  #giveUp(reason: string): void {
+  #giveUp(reason: string | StaghornError): void {
     if (this.#ended !== undefined) return;
-    this.#parts.reports.lost(reason);
-    void this.abort(reason);
+    const error = typeof reason === 'string' ? new StaghornError('vm-failed', reason) : reason;
+    this.#parts.reports.lost(error);
+    void this.abort(error.message);
+  }
+
+  /** Time goes on, or is about to. */
+  #endWatches(): void {
+    this.#buffers.stop();
+    this.#parts.watch.stop();
   }
 
   #vmGone(vm: ControlledVm): void {

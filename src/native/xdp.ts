@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 
 import { loadAddon } from './addon.ts';
+import { readBpfPrograms } from './bpf-objects.ts';
 import type { GateIdentity } from './gate.ts';
 import { decodeAttributes, u32 } from './netlink-codec.ts';
 import { change, dump } from './rtnetlink.ts';
@@ -59,23 +60,22 @@ export interface EdgeProgramOptions {
   readonly drop: boolean;
 }
 
-/**
- * Attaches the program of the edge as generic XDP, and returns its kernel id. Throws an ErrnoError: EBUSY or EEXIST
- * if somebody's program is there already.
- */
-export function attachEdgeProgram({ gate, slot, ifindex, drop }: EdgeProgramOptions): number {
+/** Attaches the program of the edge as generic XDP. Throws an ErrnoError: EBUSY or EEXIST if one is there already. */
+export function attachEdgeProgram({ gate, slot, ifindex, drop }: EdgeProgramOptions): void {
   const program = addon.loadEdgeProgram(gate.stateMapId, gate.ringMapId, slot, drop);
   try {
     setProgram(ifindex, program, flags.skbMode | flags.updateIfNoneExists);
   } finally {
     closeSync(program);
   }
-  return readXdpPrograms().get(ifindex) ?? 0;
 }
 
-/** Takes the program off; does nothing if it is not that one any more, or the device is gone. */
-export function detachEdgeProgram(ifindex: number, programId: number): void {
-  if (readXdpPrograms().get(ifindex) === programId) setProgram(ifindex, NO_PROGRAM, flags.skbMode);
+/** Takes off the program of that gate; does nothing where it is not, or not any more. */
+export function detachEdgeProgram(ifindex: number, gate: GateIdentity): void {
+  const id = readXdpPrograms().get(ifindex);
+  if (id === undefined) return;
+  const program = readBpfPrograms().find((candidate) => candidate.id === id);
+  if (program?.mapIds.includes(gate.stateMapId) === true) setProgram(ifindex, NO_PROGRAM, flags.skbMode);
 }
 
 /**
