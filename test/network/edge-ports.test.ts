@@ -3,7 +3,7 @@ import { readBpfPrograms } from '../../src/native/bpf-objects.ts';
 import { sendFrames } from '../../src/native/gate.ts';
 import { readLinks } from '../../src/native/netlink.ts';
 import { readRingUsage } from '../../src/native/ring-usage.ts';
-import { attachEdgeProgram, readXdpPrograms } from '../../src/native/xdp.ts';
+import { readXdpPrograms } from '../../src/native/xdp.ts';
 import { EdgePorts } from '../../src/network/edge-ports.ts';
 import type { EdgePolicy, ExternalPort } from '../../src/network/edge-ports.ts';
 import { isOurs, NetworkLab, numberedFrame, numberOf, numbers, until } from './network-lab.ts';
@@ -225,7 +225,7 @@ describe('the edge of an experiment', () => {
 
   it('leaves nothing of itself in the kernel', async () => {
     arm('hold');
-    const { stateMapId, ringMapId } = edge.identity;
+    const { stateMapId } = edge.identity;
     const ours = () => readBpfPrograms().filter(({ mapIds }) => mapIds.includes(stateMapId));
     expect(ours()).toHaveLength(1);
     edge.hold();
