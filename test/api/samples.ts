@@ -59,6 +59,7 @@ export function makeSnapshot(number: number, given: Partial<Snapshot> = {}): Sna
     clockErrorNs: 20_000,
     pauseNs: { min: 9_000_000, max: 9_000_001 },
     drainMs: 4.5,
+    provenPaths: 2,
     framesInFlight: 2,
     bytes: 256 * 1024 * 1024,
     external: [],
