@@ -18,7 +18,7 @@ export function* repetitionsMs(boundMs: number): Generator<number, void, void> {
 }
 
 /** One descriptor for each queue of a tap, twins of QEMU's. */
-const descriptorsOf = ({ tapFd }: VmPort): readonly number[] => [tapFd];
+const descriptorsOf = ({ tapFds }: VmPort): readonly number[] => tapFds;
 
 /**
  * Frames take two ways through a switch: those of flows that it knows, and those that it has to look up, which in one
