@@ -64,7 +64,6 @@ export function makeSnapshot(number: number, given: Partial<Snapshot> = {}): Sna
     framesInFlight: 2,
     bytes: 256 * 1024 * 1024,
     external: [],
-    provenPaths: 0,
     warnings: [],
     vms,
     ...given,

@@ -82,7 +82,7 @@ export class TunnelHost {
   gated(): VmPorts {
     this.enter();
     const ports = this.guests.map(({ tap: { name, ifindex, fd } }): VmPort => {
-      return { vm: `vm-${name}`, name, ifindex, tapFd: fd };
+      return { vm: `vm-${name}`, name, ifindex, tapFds: [fd] };
     });
     const gated = VmPorts.create({ ports, ringBytes: 1 << 20, hold: false });
     gated.attach();
