@@ -26,7 +26,11 @@ describe("the size of a tap's ring", () => {
 
   it('cannot be changed without losing what waits in front of it', async () => {
     // 8 kbit/s: a frame a second.
-    lab.tc(...'qdisc add dev'.split(' '), tap.name, ...'root tbf rate 8kbit burst 1600 limit 100000'.split(' '));
+    lab.tc(
+      ...'qdisc add dev'.split(' '),
+      tap.name,
+      ...'root tbf rate 8kbit burst 1600 limit 100000'.split(' '),
+    );
     send(0, 20);
     const waiting = backlog();
     expect(waiting).toBeGreaterThan(15);
@@ -46,10 +50,15 @@ describe("the size of a tap's ring", () => {
       const ports = [{ slot: 0, ifindex: tap.ifindex, shiftNs: 0n, notBeforeNs: stop }];
       const replaying = gate.replay({ ports });
       const received: number[] = [];
-      // Its ring of 1000 fills up; then ten frames are read each time that it has been full for a while.
+      // Its ring of 1000 fills up, and is read ten frames at a time.
       while (received.length < 3000) {
         await until(() => !tapRingIsEmpty(tap.fd), 'there is a frame in the ring');
-        received.push(...readTapFrames(tap.fd, 10).map(({ frame }) => frame).filter(isOurs).map(numberOf));
+        received.push(
+          ...readTapFrames(tap.fd, 10)
+            .map(({ frame }) => frame)
+            .filter(isOurs)
+            .map(numberOf),
+        );
       }
       expect((await replaying).ports[0]).toMatchObject({ delivered: 3000, undeliverable: 0, missing: 0 });
       expect(received).toEqual(numbers(0, 3000));
