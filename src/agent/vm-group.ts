@@ -3,7 +3,7 @@ import { runCut, runResume } from '../native/barrier.ts';
 import { monotonicNs } from '../native/clock.ts';
 import { hurryEventLoop } from '../native/scheduling.ts';
 import type { EdgePorts } from '../network/edge-ports.ts';
-import type { ReplaySummary, VmPort, VmPorts } from '../network/vm-ports.ts';
+import type { ReplaySummary, UnreadFrames, VmPort, VmPorts } from '../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 
@@ -43,8 +43,8 @@ export class VmGroup {
   /** The ports of all VMs, in order. */
   static portsOf(vms: readonly ControlledVm[]): VmPort[] {
     return vms.flatMap(({ name, process: { pid }, taps }) =>
-      taps.map(({ nic: { tap, ifindex, vhost }, fds }) => {
-        return { vm: name, name: tap, ifindex, tapFds: fds, pid, vhost };
+      taps.map(({ nic: { tap, ifindex, vhost }, fds, qemuFds }) => {
+        return { vm: name, name: tap, ifindex, tapFds: fds, qemuFds, pid, vhost };
       }),
     );
   }
@@ -85,15 +85,15 @@ export class VmGroup {
       signal,
     });
     const vms = collect(await stopped);
-    const leftBy = this.ports.takeLeftovers(times);
-    this.#warnings = [...leftBy].map(([port, count]) => leftoverWarning(port, count));
+    const unread = this.ports.takeLeftovers(times);
+    this.#warnings = unread.map(unreadWarning);
     // Their owner had stopped them: frames for them count from the cut.
     for (const { name, resumes } of this.vms) if (!resumes) onStopped(name, times.flippedNs);
     return {
       wakeLatenessNs: Number(times.wokeNs - atNs),
       gateClosedAtNs: times.flippedNs,
       realtime: times.realtime,
-      framesFromRings: [...leftBy.values()].reduce((sum, count) => sum + count, 0),
+      framesFromRings: unread.reduce((sum, { kept }) => sum + kept, 0),
       vms,
     };
   }
@@ -206,11 +206,10 @@ function disconnected({ name }: ControlledVm): StaghornError {
   });
 }
 
-function leftoverWarning({ vm, name }: VmPort, count: number): string {
-  return (
-    `VM ${vm} left ${count} frames unread in its tap ${name}; they are kept, but a frame that QEMU had read and its ` +
-    `guest had no buffer for is not: QEMU drops it when it stops`
-  );
+function unreadWarning({ port: { vm, name }, kept, dropped }: UnreadFrames): string {
+  if (dropped)
+    return `VM ${vm} had no buffer for a frame that QEMU had read from tap ${name}, and QEMU dropped it when it stopped`;
+  return `VM ${vm} left ${kept} frames unread in tap ${name}: they are kept, but it reads too slowly to be sure of the last one that it read`;
 }
 
 function firstOf(stops: StopInstants): bigint | null {
