@@ -9,6 +9,7 @@ import type { Intent, IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
 import { restoreNetwork } from './restore-network.ts';
+import { restoreMacTables } from './switch-restore.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { openRestoredGroup, startVms, type StartedVm } from './restored-vms.ts';
 import { requireState, type SessionState } from './session-state.ts';
@@ -44,6 +45,7 @@ export class RestoreSession {
   #state: SessionState = 'checked';
   #touched = false;
   #preparing: Promise<unknown> = Promise.resolve();
+  readonly #warnings: string[] = [];
   #started: readonly StartedVm[] = [];
   #group: VmGroup | undefined;
   #ended: Promise<string> | undefined;
@@ -85,7 +87,7 @@ export class RestoreSession {
     this.#touched = true;
     await Promise.all(running.map((vm) => terminateVm(vm)));
     await this.#writeIntent('loading');
-    await restoreNetwork(manifest, signal);
+    this.#warnings.push(...(await restoreNetwork(manifest, directory, signal)));
     const startedAtMs = performance.now();
     this.#started = await startVms({
       manifest,
@@ -94,6 +96,8 @@ export class RestoreSession {
       signal,
       onStarted: (vms) => (this.#started = vms),
     });
+    const taught = restoreMacTables(manifest.switches, signal);
+    taught.catch(() => undefined);
     const group = await openRestoredGroup(this.#started, {
       directory,
       frameBufferBytes: params.frameBufferBytes,
@@ -104,6 +108,7 @@ export class RestoreSession {
     });
     group.ports.preload(frames);
     await verified;
+    this.#warnings.push(...(await taught));
     this.#state = 'stopped';
     return {
       vms: group.vms.map(({ name }) => name),
@@ -132,7 +137,7 @@ export class RestoreSession {
       framesReplayed: report?.delivered ?? 0,
       replayLatenessNs: report?.latenessNs ?? null,
       external: [],
-      warnings: [],
+      warnings: [...this.#warnings],
     };
   }
 

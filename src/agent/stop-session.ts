@@ -115,6 +115,7 @@ export class StopSession {
       watched: this.#parts.switchedDevices,
       signal: this.#work.signal,
     });
+    await this.#parts.writer?.keepSwitches(this.#work.signal);
     const held = ports.held();
     this.#parts.writer?.keepFrames(held, this.#stops);
     const frames = vms.map(({ name }) => ({ vm: name, count: held.filter(({ vm }) => vm === name).length }));
