@@ -4,7 +4,7 @@ import { VmPorts } from '../network/vm-ports.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams } from '../protocol/rpc.ts';
 import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
-import type { SnapshotStore } from '../store/snapshot-directory.ts';
+import type { PartialSnapshot, SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
 import { chooseMethod } from '../vmm/save-methods.ts';
@@ -14,6 +14,7 @@ import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { NetworkWatch } from './network-watch.ts';
 import { SnapshotWriter } from './snapshot-writer.ts';
+import { SwitchSaver } from './switch-saver.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
 import { VmGroup } from './vm-group.ts';
 
@@ -62,10 +63,18 @@ export async function arm(
         stops,
       }),
     );
+    const switches =
+      params.snapshot === null ? null : await SwitchSaver.prepare(surroundings.links, vms, signal);
     // After the intent: whoever finds it removes these too.
     ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
     const writer =
-      params.snapshot === null ? null : await prepareWriter(params.snapshot, chosen, tools.store, undo);
+      params.snapshot === null || switches === null
+        ? null
+        : new SnapshotWriter(
+            await prepareDirectory(params.snapshot, chosen, tools.store, undo),
+            chosen,
+            switches,
+          );
     ports.attach();
     edge?.attach();
     signal.throwIfAborted();
@@ -75,7 +84,7 @@ export async function arm(
       writer,
       switchedDevices: switchedDevices(surroundings),
       watch,
-      warnings: watch.undeclared.map(describeUndeclared),
+      warnings: [...watch.undeclared.map(describeUndeclared), ...(switches?.warnings ?? [])],
       ...tools,
     });
   } catch (error) {
@@ -151,16 +160,16 @@ async function chooseMethods(
   return chosen;
 }
 
-async function prepareWriter(
+async function prepareDirectory(
   snapshot: string,
   chosen: readonly ChosenMethod[],
   store: SnapshotStore,
   undo: (() => unknown)[],
-): Promise<SnapshotWriter> {
+): Promise<PartialSnapshot> {
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
   await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method)));
-  return new SnapshotWriter(directory, chosen);
+  return directory;
 }
 
 function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMethod {

@@ -1,7 +1,7 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { OvsdbClient, openVSwitch } from '../ovsdb/index.ts';
 import { tapIsGone } from '../native/tap.ts';
-import { defaultOvsdbSocket } from '../network/switch-ports.ts';
+import { ovsdbSocket } from '../network/switch-ports.ts';
 import {
   bridgesOf,
   changesBetween,
@@ -52,7 +52,7 @@ export class NetworkWatch {
 
   /** @throws StaghornError 'host-unfit' if the database does not answer */
   static async start(options: NetworkWatchOptions): Promise<NetworkWatch> {
-    const { ovsdbSocket: path = defaultOvsdbSocket, signal } = options;
+    const { ovsdbSocket: path = ovsdbSocket(), signal } = options;
     let client: OvsdbClient | undefined;
     try {
       client = await OvsdbClient.connect({ path, signal });

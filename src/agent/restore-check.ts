@@ -6,7 +6,13 @@ import { promisify } from 'node:util';
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { verifyRam } from '../native/ram.ts';
 import { readSwitchPorts } from '../network/switch-ports.ts';
-import type { HostManifest, StoredRam, StoredVm } from '../store/manifest.ts';
+import {
+  switchFilesOf,
+  type HostManifest,
+  type StoredFile,
+  type StoredRam,
+  type StoredVm,
+} from '../store/manifest.ts';
 import { checkFile } from '../store/snapshot-directory.ts';
 import { parseChunkChecksums } from './stored-ram.ts';
 
@@ -23,15 +29,17 @@ export async function findObstacles(
   signal: AbortSignal,
 ): Promise<RestoreObstacles> {
   const { count: _, ...frames } = manifest.frames;
-  const [ports, versions, framesDamage, ...vmDamage] = await Promise.all([
+  const [ports, versions, hostDamage, ...vmDamage] = await Promise.all([
     readSwitchPorts(undefined, signal),
     qemuVersions(manifest.vms, signal),
-    checkFile(directory, frames, signal),
+    filesDamage([frames, ...switchFilesOf(manifest)], directory, signal),
     ...manifest.vms.map((vm) => damageOf(vm, directory, signal)),
   ]);
-  const bridges = new Set([...ports.values()].map(({ bridge }) => bridge));
+  // A bridge that the manifest describes is made again.
+  const rebuildable = (manifest.switches?.bridges ?? []).map(({ name }) => name);
+  const bridges = new Set([...[...ports.values()].map(({ bridge }) => bridge), ...rebuildable]);
   return {
-    damage: [...vmDamage.flat(), ...(framesDamage === null ? [] : [framesDamage])],
+    damage: [...vmDamage.flat(), ...hostDamage],
     misfits: manifest.vms.flatMap((vm) => [...qemuMisfits(vm, versions), ...bridgeMisfits(vm, bridges)]),
   };
 }
@@ -70,12 +78,17 @@ async function ramSizeDamage(vm: StoredVm, directory: string): Promise<string[]>
 }
 
 async function smallFileDamage(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
-  const checks = await Promise.all(
-    [vm.state, ...vm.blocks.map(({ name: _, ...file }) => file)].map((file) =>
-      checkFile(directory, file, signal),
-    ),
-  );
-  return checks.flatMap((problem) => (problem === null ? [] : [`VM ${vm.name}: ${problem}`]));
+  const files = [vm.state, ...vm.blocks.map(({ name: _, ...file }) => file)];
+  return (await filesDamage(files, directory, signal)).map((problem) => `VM ${vm.name}: ${problem}`);
+}
+
+async function filesDamage(
+  files: readonly StoredFile[],
+  directory: string,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const checks = await Promise.all(files.map((file) => checkFile(directory, file, signal)));
+  return checks.filter((problem) => problem !== null);
 }
 
 function bridgeMisfits(vm: StoredVm, bridges: ReadonlySet<string>): string[] {

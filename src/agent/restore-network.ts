@@ -9,6 +9,7 @@ import { makePersistentTap, openTap } from '../native/tap.ts';
 import { plugPort, readSwitchPorts } from '../network/switch-ports.ts';
 import type { Nic } from '../protocol/vm.ts';
 import type { HostManifest } from '../store/manifest.ts';
+import { restoreSwitches } from './switch-restore.ts';
 
 const backlogPollMs = 2;
 const backlogBoundMs = 2_000;
@@ -18,24 +19,41 @@ const busyBoundMs = 5_000;
 /**
  * Makes the taps and switch ports of a snapshot exist as they were, where they are gone, and closes the taps: until
  * the gate stands in them nothing enters, since a QEMU that is loading reads its tap.
+ * @returns what is not as it was, in words
  * @throws StaghornError 'network-unfit' if a tap is held by somebody else
  */
-export async function restoreNetwork(manifest: HostManifest, signal: AbortSignal): Promise<void> {
+export async function restoreNetwork(
+  manifest: HostManifest,
+  directory: string,
+  signal: AbortSignal,
+): Promise<string[]> {
   const nics = manifest.vms.flatMap(({ nics }) => nics);
-  for (const nic of nics) ensureTap(nic);
+  const made = new Set(nics.filter(ensureTap).map(({ tap }) => tap));
   await Promise.all(nics.map((nic) => plugWhenFree(nic, signal)));
+  const warnings =
+    manifest.switches === null
+      ? await plugPorts(nics, signal)
+      : await restoreSwitches(manifest.switches, { directory, madeTaps: made, signal });
+  await waitForEmptyQdiscs(new Set(nics.map(({ tap }) => tap)), signal);
+  return warnings;
+}
+
+/** What a manifest of version 1 has of the switches. */
+async function plugPorts(nics: readonly Nic[], signal: AbortSignal): Promise<string[]> {
   const ports = await readSwitchPorts(undefined, signal);
   for (const { tap, switchPort } of nics) {
     if (switchPort !== null && !ports.has(tap)) await plugPort(tap, switchPort, signal);
   }
-  await waitForEmptyQdiscs(new Set(nics.map(({ tap }) => tap)), signal);
+  return [];
 }
 
-function ensureTap({ tap, mtu, vnetHdr, queues }: Nic): void {
-  if (readLinks().some(({ name }) => name === tap)) return;
+/** @returns whether it had to be made */
+function ensureTap({ tap, mtu, vnetHdr, queues }: Nic): boolean {
+  if (readLinks().some(({ name }) => name === tap)) return false;
   makePersistentTap({ name: tap, vnetHdr, multiQueue: queues > 1 });
   const link = readLinks().find(({ name }) => name === tap);
   if (link !== undefined) setLink({ ifindex: link.ifindex, mtu, up: true });
+  return true;
 }
 
 /** A VM that was killed a moment ago may not have closed its tap yet. */

@@ -11,6 +11,7 @@ import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
 import { unplugTaps } from './orphan-taps.ts';
 import { restoreNetwork } from './restore-network.ts';
+import { restoreMacTables } from './switch-restore.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { openRestoredGroup, startVms, type StartedVm } from './restored-vms.ts';
 import { requireState, type SessionState } from './session-state.ts';
@@ -49,6 +50,7 @@ export class RestoreSession {
   #touched = false;
   #preparing: Promise<unknown> = Promise.resolve();
   #frames: readonly FrameInFlight[] = [];
+  readonly #warnings: string[] = [];
   #started: readonly StartedVm[] = [];
   #group: VmGroup | undefined;
   #ended: Promise<string> | undefined;
@@ -94,7 +96,7 @@ export class RestoreSession {
     this.#touched = true;
     await Promise.all(running.map((vm) => terminateVm(vm)));
     await this.#writeIntent('loading');
-    await restoreNetwork(manifest, signal);
+    this.#warnings.push(...(await restoreNetwork(manifest, directory, signal)));
     const startedAtMs = performance.now();
     this.#started = await startVms({
       manifest,
@@ -103,6 +105,8 @@ export class RestoreSession {
       signal,
       onStarted: (vms) => (this.#started = vms),
     });
+    const taught = restoreMacTables(manifest.switches, signal);
+    taught.catch(() => undefined);
     const group = await openRestoredGroup(this.#started, {
       directory,
       frameBufferBytes: params.frameBufferBytes,
@@ -112,6 +116,7 @@ export class RestoreSession {
       },
     });
     await verified;
+    this.#warnings.push(...(await taught));
     this.#state = 'loaded';
     return {
       vms: group.vms.map(({ name }) => name),
@@ -153,7 +158,7 @@ export class RestoreSession {
       framesReplayed: report?.delivered ?? 0,
       replayLatenessNs: report?.latenessNs ?? null,
       external: [],
-      warnings: [],
+      warnings: [...this.#warnings],
     };
   }
 

@@ -11,6 +11,7 @@ import { vmError } from '../vmm/connect-qmp.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import { formatCommandLine, withoutRestoreOptions } from '../vmm/command-line.ts';
 import { StoppedVmSaver, type StoredVmParts } from './stopped-vm-saver.ts';
+import type { SwitchSaver } from './switch-saver.ts';
 import type { StopInstants } from './vm-group.ts';
 import { version } from '../protocol/version.ts';
 
@@ -28,13 +29,19 @@ export class SnapshotWriter {
   readonly #keeping = new Map<string, Promise<KeptReport>>();
   readonly #stored = new Map<string, StoredVmParts>();
   readonly #done = new Map<string, number>();
+  readonly #switches: SwitchSaver;
   #frames: { content: Buffer; count: number } | undefined;
   #stops: StopInstants = new Map();
   #resumes: ReadonlyMap<string, bigint> = new Map();
   #storing: Promise<unknown> = Promise.resolve();
 
-  constructor(directory: PartialSnapshot, vms: readonly { vm: ControlledVm; method: SaveMethod }[]) {
+  constructor(
+    directory: PartialSnapshot,
+    vms: readonly { vm: ControlledVm; method: SaveMethod }[],
+    switches: SwitchSaver,
+  ) {
     this.#directory = directory;
+    this.#switches = switches;
     this.#savers = new Map(vms.map(({ vm, method }) => [vm.name, new StoppedVmSaver(vm, method, directory)]));
   }
 
@@ -63,6 +70,11 @@ export class SnapshotWriter {
       frame,
     }));
     this.#frames = { content: encodeFrameFile({ ports, frames: records }), count: records.length };
+  }
+
+  /** Time stands still, and nothing is in flight in the switches any more. */
+  keepSwitches(signal: AbortSignal): Promise<void> {
+    return this.#switches.keep(signal);
   }
 
   resumed(resumes: readonly VmResume[]): void {
@@ -96,6 +108,7 @@ export class SnapshotWriter {
       host: { hostname: hostname(), kernel: release(), staghorn: version },
       vms: [...this.#savers.values()].map((saver) => this.#describe(saver)),
       frames: { ...frames, count: this.#frames.count },
+      switches: await this.#switches.store(this.#directory),
     };
     return this.#directory.seal(manifest);
   }

@@ -133,6 +133,7 @@ export class StopSession {
       () => this.#markers.awaited(),
     );
     this.#parts.group.edge?.assertKept();
+    await this.#parts.writer?.keepSwitches(this.#work.signal);
     const held = ports.held();
     this.#parts.writer?.keepFrames(held, this.#stops);
     const frames = vms.map(({ name }) => ({ vm: name, count: held.filter(({ vm }) => vm === name).length }));

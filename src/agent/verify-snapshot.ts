@@ -1,7 +1,7 @@
 import { messageOf } from '../errors/index.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
 import { checkFile, type SnapshotStore } from '../store/snapshot-directory.ts';
-import type { HostManifest } from '../store/manifest.ts';
+import { switchFilesOf, type HostManifest } from '../store/manifest.ts';
 import { findRamDamage } from './restore-check.ts';
 
 interface VerifyRequest {
@@ -25,6 +25,10 @@ export async function verifySnapshot(
   const { count: _, ...frames } = manifest.frames;
   const problems = [await checkFile(directory, frames, signal)];
   let bytes = frames.bytes;
+  for (const file of switchFilesOf(manifest)) {
+    problems.push(await checkFile(directory, file, signal));
+    bytes += file.bytes;
+  }
   for (const vm of manifest.vms) {
     for (const { name: _name, ...file } of [{ name: 'state', ...vm.state }, ...vm.blocks]) {
       problems.push(await checkFile(directory, file, signal));

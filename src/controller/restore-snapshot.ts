@@ -35,6 +35,9 @@ export async function restoreSnapshot(
       (sum, { framesReplayed }) => sum + framesReplayed,
       0,
     ),
+    warnings: [...barrier.settled].flatMap(([host, { warnings }]) =>
+      warnings.map((text) => `host ${host}: ${text}`),
+    ),
   };
 }
 

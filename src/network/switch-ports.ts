@@ -1,16 +1,19 @@
+import { join } from 'node:path';
+
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { namedUuid, OvsdbClient, openVSwitch, readSwitches, toSet } from '../ovsdb/index.ts';
+import { runDirectory } from '../unixctl/index.ts';
 import { switchPort, type SwitchPort } from '../protocol/vm.ts';
 
-/** Where Open vSwitch's database listens by default (ovsdb-server(1)). */
-export const defaultOvsdbSocket = '/var/run/openvswitch/db.sock';
+/** Where Open vSwitch's database listens (ovsdb-server(1)). */
+export const ovsdbSocket = (): string => join(runDirectory(), 'db.sock');
 
 /**
  * Which bridge, port and VLAN each interface of the host is plugged into, by interface name.
  * @throws StaghornError 'host-unfit' if the database does not answer.
  */
 export async function readSwitchPorts(
-  path: string = defaultOvsdbSocket,
+  path: string = ovsdbSocket(),
   signal?: AbortSignal,
 ): Promise<Map<string, SwitchPort>> {
   return withSwitches(path, signal, async (client) => {
@@ -49,7 +52,7 @@ export async function plugPort(name: string, place: SwitchPort, signal?: AbortSi
     ...(tag === null ? {} : { tag }),
     ...(vlanMode === null ? {} : { vlan_mode: vlanMode }),
   };
-  await withSwitches(defaultOvsdbSocket, signal, (client) =>
+  await withSwitches(undefined, signal, (client) =>
     client.transact(openVSwitch, [
       { op: 'insert', table: 'Interface', row: { name }, 'uuid-name': 'iface' },
       { op: 'insert', table: 'Port', row: portRow, 'uuid-name': 'port' },
@@ -65,14 +68,14 @@ export async function plugPort(name: string, place: SwitchPort, signal?: AbortSi
   );
 }
 
-/** A connection to Open vSwitch's database for as long as the work takes. @throws StaghornError 'host-unfit' */
+/** Does something over a connection of its own to the host's database. @throws StaghornError 'host-unfit' */
 export async function withSwitches<T>(
-  path: string,
+  path: string | undefined,
   signal: AbortSignal | undefined,
   work: (client: OvsdbClient) => Promise<T>,
 ): Promise<T> {
   try {
-    const client = await OvsdbClient.connect({ path, signal });
+    const client = await OvsdbClient.connect({ path: path ?? ovsdbSocket(), signal });
     try {
       return await work(client);
     } finally {
@@ -80,6 +83,7 @@ export async function withSwitches<T>(
     }
   } catch (error) {
     signal?.throwIfAborted();
+    if (error instanceof StaghornError) throw error;
     throw new StaghornError(
       'host-unfit',
       `Open vSwitch does not answer: ${messageOf(error)}; is ovsdb-server running?`,

@@ -2,7 +2,7 @@ import { isIP } from 'node:net';
 import type { Link } from '../native/netlink.ts';
 import { routeDevice } from '../native/routes.ts';
 import { readSwitches } from '../ovsdb/index.ts';
-import { defaultOvsdbSocket, withSwitches } from './switch-ports.ts';
+import { withSwitches } from './switch-ports.ts';
 
 /** Devices of the kernel's that wrap frames, as Open vSwitch's kernel datapath makes them (vxlan_sys_4789, …). */
 const tunnelKinds = ['vxlan', 'geneve', 'gretap', 'ip6gretap', 'erspan', 'ip6erspan', 'gre', 'ip6gre'];
@@ -12,9 +12,7 @@ const tunnelKinds = ['vxlan', 'geneve', 'gretap', 'ip6gretap', 'erspan', 'ip6ers
  * @throws StaghornError 'host-unfit'
  */
 export async function readUnderlayDevices(links: readonly Link[], signal?: AbortSignal): Promise<number[]> {
-  const bridges = await withSwitches(defaultOvsdbSocket, signal, (client) =>
-    readSwitches(client, { signal }),
-  );
+  const bridges = await withSwitches(undefined, signal, (client) => readSwitches(client, { signal }));
   const interfaces = bridges.flatMap(({ ports }) => ports.flatMap((port) => port.interfaces));
   // A remote may also be "flow": then flows set it, and only the tunnel's own device is known.
   const remotes = new Set(interfaces.map(({ options }) => options['remote_ip'] ?? '').filter(isIP));

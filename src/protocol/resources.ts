@@ -149,6 +149,7 @@ export const restoreResult = z.strictObject({
   durationMs: z.number().describe('From the request to the last VM running'),
   vms: z.int(),
   framesDelivered: z.int(),
+  warnings: z.array(z.string()).default([]).describe('What is not as it was, in words'),
 });
 export type RestoreResult = z.infer<typeof restoreResult>;
 

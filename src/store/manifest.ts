@@ -4,19 +4,19 @@ import { StaghornError } from '../errors/index.ts';
 import { instantNs } from '../protocol/instant.ts';
 import { snapshotId } from '../protocol/names.ts';
 import { nic, saveMethod } from '../protocol/vm.ts';
+import { storedFile, type StoredFile } from './stored-file.ts';
+import { storedSwitches } from './stored-switches.ts';
+
+export type { StoredFile };
 
 /**
  * The manifest of a snapshot on one host: what is stored, and everything that a restore needs to know
  * (docs/architecture.md#the-store). A reader refuses a format or version that it does not know.
  */
 export const manifestFormat = 'staghorn-snapshot';
-export const manifestVersion = 1;
-
-const sha256 = z.string().regex(/^[0-9a-f]{64}$/);
-
-/** A file beside the manifest, checked as a whole. */
-export const storedFile = z.strictObject({ file: z.string(), bytes: z.int().nonnegative(), sha256 });
-export type StoredFile = z.infer<typeof storedFile>;
+export const manifestVersion = 2;
+/** Version 1 has nothing of the switches. */
+const readableVersions = [1, manifestVersion] as const;
 
 /** Guest RAM: a sparse file, with a CRC-32C (RFC 3720) of each chunk, as base64 of little-endian u32. */
 export const storedRam = z.strictObject({
@@ -55,15 +55,24 @@ export type StoredVm = z.infer<typeof storedVm>;
 
 export const hostManifest = z.strictObject({
   format: z.literal(manifestFormat),
-  version: z.literal(manifestVersion),
+  version: z.literal(readableVersions),
   snapshot: snapshotId,
   experiment: z.string(),
   createdAt: z.iso.datetime(),
   host: z.strictObject({ hostname: z.string(), kernel: z.string(), staghorn: z.string() }),
   vms: z.array(storedVm),
   frames: storedFile.extend({ count: z.int().nonnegative() }),
+  /** Null in version 1. */
+  switches: storedSwitches.nullable(),
 });
 export type HostManifest = z.infer<typeof hostManifest>;
+
+/** The files that hold what its switches were set to. */
+export function switchFilesOf({ switches }: HostManifest): StoredFile[] {
+  return (switches?.bridges ?? []).flatMap(({ openFlow }) =>
+    openFlow === null ? [] : [openFlow.flows, openFlow.groups, openFlow.meters],
+  );
+}
 
 export function formatManifest(manifest: HostManifest): string {
   return `${JSON.stringify(z.encode(hostManifest, manifest), null, 2)}\n`;
@@ -78,13 +87,15 @@ export function parseManifest(text: string, path: string): HostManifest {
     throw new StaghornError('snapshot-damaged', `${path} is not JSON`, { cause: error });
   }
   const head = z.looseObject({ format: z.literal(manifestFormat), version: z.int() }).safeParse(json);
-  if (head.success && head.data.version !== manifestVersion) {
+  const version = head.data?.version;
+  if (version !== undefined && !readableVersions.some((known) => known === version)) {
     throw new StaghornError(
       'snapshot-unfit',
-      `${path} has format version ${head.data.version}; this Staghorn reads version ${manifestVersion}`,
+      `${path} has format version ${version}; this Staghorn reads versions ${readableVersions.join(' and ')}`,
     );
   }
-  const parsed = z.safeDecode(hostManifest, json as z.input<typeof hostManifest>);
+  const current = version === 1 ? { ...head.data, switches: null } : json;
+  const parsed = z.safeDecode(hostManifest, current as z.input<typeof hostManifest>);
   if (!parsed.success) {
     throw new StaghornError(
       'snapshot-damaged',

@@ -30,6 +30,7 @@ describe('a store of snapshots', () => {
       host: { hostname: 'h', kernel: 'k', staghorn: '0' },
       vms: [],
       frames: { ...frames, count: 0 },
+      switches: null,
     };
     return (await partial.seal(manifest)).manifestSha256;
   }
@@ -67,9 +68,18 @@ describe('a store of snapshots', () => {
     await seal();
     const text = await readFile(join(store.pathOf(id), 'manifest.json'), 'utf8');
     const newer = text.replace(`"version": ${manifestVersion}`, '"version": 99');
-    expect(() => parseManifest(newer, 'm')).toThrow(/version 99.*reads version 1/);
+    expect(() => parseManifest(newer, 'm')).toThrow(/version 99.*reads versions 1 and 2/);
     expect(() => parseManifest('{', 'm')).toThrow(/not JSON/);
     expect(() => parseManifest('{}', 'm')).toThrow(/not a manifest/);
+  });
+
+  it('still reads a manifest of version 1, which has nothing of the switches', async () => {
+    await seal();
+    const text = await readFile(join(store.pathOf(id), 'manifest.json'), 'utf8');
+    const { switches: _, ...older } = JSON.parse(text) as Record<string, unknown>;
+    const manifest = parseManifest(JSON.stringify({ ...older, version: 1 }), 'm');
+    expect(manifest).toMatchObject({ version: 1, snapshot: id, switches: null });
+    expect(() => parseManifest(JSON.stringify(older), 'm')).toThrow(/not a manifest/);
   });
 
   it('says how a file differs from its entry', async () => {

@@ -138,7 +138,7 @@ export class FakeService implements StaghornService {
         `VMs of "${experiment}" are running; "replace": true destroys them`,
       );
     }
-    const result = { snapshot: id, durationMs: 123.4, vms: vms.length, framesDelivered: 1 };
+    const result = { snapshot: id, durationMs: 123.4, vms: vms.length, framesDelivered: 1, warnings: [] };
     return this.#begin('restore', { experiment, snapshot: id }, () => result);
   }
 

@@ -14,6 +14,7 @@ import type { Session, SessionOptions } from '../session.ts';
 import { remote, withSession, type Shell } from '../shell.ts';
 import { findSnapshot } from '../snapshot-reference.ts';
 import { formatCount, formatDuration } from '../units.ts';
+import { formatWarnings } from '../views/warnings.ts';
 
 interface RestoreOptions extends SessionOptions {
   readonly force?: boolean;
@@ -36,7 +37,7 @@ export function addRestoreCommand(program: Command, shell: Shell): void {
         session.print(result, () => {
           const { vms, durationMs, framesDelivered } = result;
           const frames = formatCount(framesDelivered, 'frame');
-          return `restored ${found.id}: ${formatCount(vms, 'VM')} in ${formatDuration(durationMs * 1e6)}, ${frames} delivered\n`;
+          return `restored ${found.id}: ${formatCount(vms, 'VM')} in ${formatDuration(durationMs * 1e6)}, ${frames} delivered\n${formatWarnings(result.warnings)}`;
         });
       }),
     );

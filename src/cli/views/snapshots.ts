@@ -1,6 +1,7 @@
 import type { Snapshot } from '../../protocol/resources.ts';
 import { formatFields, formatTable } from '../table.ts';
 import { formatBytes, formatDuration } from '../units.ts';
+import { formatWarnings } from './warnings.ts';
 
 export function listSnapshots(all: readonly Snapshot[]): string {
   const rows = all.map((one) => [
@@ -44,5 +45,5 @@ export function describeSnapshot(one: Snapshot): string {
     vm.framesInFlight,
   ]);
   const headings = ['HOST', 'VM', 'METHOD', 'PAUSE', 'STOPPED AT', 'RAM', 'STATE', 'FRAMES'];
-  return `${head}\n${formatTable(headings, rows)}`;
+  return `${head}\n${formatTable(headings, rows)}${formatWarnings(one.warnings)}`;
 }

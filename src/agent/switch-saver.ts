@@ -1,0 +1,123 @@
+import { messageOf } from '../errors/index.ts';
+import type { Link } from '../native/netlink.ts';
+import { readMacTables, type MacEntry } from '../network/mac-table.ts';
+import { qdiscWarnings, readOwnQdiscs } from '../network/qdiscs.ts';
+import { bridgesAround, readBridges, type BridgeConfig } from '../network/switch-config.ts';
+import { readOpenFlow, type OpenFlowTables } from '../network/switch-openflow.ts';
+import { switchWarnings } from '../network/switch-warnings.ts';
+import type { PartialSnapshot } from '../store/snapshot-directory.ts';
+import type { StoredBridge, StoredMac, StoredQdiscs, StoredSwitches } from '../store/stored-switches.ts';
+import type { ControlledVm } from '../vmm/controlled-vm.ts';
+
+interface ReadBridge {
+  readonly config: BridgeConfig;
+  readonly localUp: boolean;
+  /** Null if the bridge does not tell. */
+  readonly openFlow: OpenFlowTables | null;
+}
+
+/**
+ * Keeps the state of the switches that the VMs of a snapshot are plugged into: what they are set to is read while the
+ * barrier is armed, what they have learnt when time stands still.
+ */
+export class SwitchSaver {
+  /** What will not be kept, in words. */
+  readonly warnings: readonly string[];
+  readonly #bridges: readonly ReadBridge[];
+  readonly #qdiscs: readonly StoredQdiscs[];
+  readonly #readsMacTables: boolean;
+  #macTables: ReadonlyMap<string, readonly MacEntry[]> = new Map();
+
+  private constructor(
+    bridges: readonly ReadBridge[],
+    qdiscs: readonly StoredQdiscs[],
+    found: { warnings: readonly string[]; readsMacTables: boolean },
+  ) {
+    this.#bridges = bridges;
+    this.#qdiscs = qdiscs;
+    this.warnings = found.warnings;
+    this.#readsMacTables = found.readsMacTables;
+  }
+
+  /** @throws StaghornError 'host-unfit' if Open vSwitch's database does not answer */
+  static async prepare(
+    links: readonly Link[],
+    vms: readonly ControlledVm[],
+    signal: AbortSignal,
+  ): Promise<SwitchSaver> {
+    const taps = vms.flatMap(({ vm }) => vm.nics.map(({ tap, ifindex }) => ({ tap, ifindex })));
+    const configs = bridgesAround(await readBridges(signal), new Set(taps.map(({ tap }) => tap)));
+    const warnings: string[] = [];
+    const upDevices = new Set(links.filter(({ up }) => up).map(({ name }) => name));
+    const bridges = await Promise.all(
+      configs.map(async (config) => {
+        const openFlow = await readOpenFlow(config.name, signal).catch((error: unknown) => {
+          signal.throwIfAborted();
+          warnings.push(`bridge ${config.name}: its flows are not kept: ${messageOf(error)}`);
+          return null;
+        });
+        warnings.push(...switchWarnings(config, openFlow));
+        return { config, openFlow, localUp: upDevices.has(config.name) };
+      }),
+    );
+    const shaped = new Set(configs.flatMap(shapedBySwitch));
+    const byHand = taps.filter(({ tap }) => !shaped.has(tap));
+    warnings.push(...byHand.flatMap(({ tap, ifindex }) => qdiscWarnings(tap, ifindex)));
+    const names = configs.map(({ name }) => name);
+    const refusal = await readMacTables(names, signal).then(() => null, messageOf);
+    signal.throwIfAborted();
+    if (refusal !== null) warnings.push(`what the switches have learnt is not kept: ${refusal}`);
+    const qdiscs = byHand.map(({ tap, ifindex }) => readOwnQdiscs(tap, ifindex));
+    return new SwitchSaver(
+      bridges,
+      qdiscs.filter(({ qdiscs }) => qdiscs.length > 0),
+      { warnings, readsMacTables: refusal === null },
+    );
+  }
+
+  /** Reads what was learnt: time stands still, and nothing is in flight any more. @throws StaghornError 'host-unfit' */
+  async keep(signal: AbortSignal): Promise<void> {
+    if (!this.#readsMacTables || this.#bridges.length === 0) return;
+    this.#macTables = await readMacTables(
+      this.#bridges.map(({ config }) => config.name),
+      signal,
+    );
+  }
+
+  /** Writes the files of the switches, and gives their part of the manifest. */
+  async store(directory: PartialSnapshot): Promise<StoredSwitches> {
+    const bridges: StoredBridge[] = [];
+    for (const [place, { config, openFlow, localUp }] of this.#bridges.entries()) {
+      const table = this.#macTables.get(config.name);
+      const { name, columns, ports, localMac, controllers } = config;
+      const write = (what: keyof OpenFlowTables, text: string) =>
+        directory.write(`bridge${place}.${what}`, Buffer.from(text));
+      bridges.push({
+        ...{ name, columns, ports: [...ports], localMac, localUp, controllers: [...controllers] },
+        openFlow:
+          openFlow === null
+            ? null
+            : {
+                flows: await write('flows', openFlow.flows),
+                groups: await write('groups', openFlow.groups),
+                meters: await write('meters', openFlow.meters),
+              },
+        macTable: table === undefined ? null : table.flatMap((entry) => storedMac(config, entry)),
+      });
+    }
+    return { bridges, qdiscs: [...this.#qdiscs] };
+  }
+}
+
+/** Taps whose queueing disciplines are Open vSwitch's own: they come with the port's QoS. */
+function shapedBySwitch({ ports }: BridgeConfig): string[] {
+  const shaped = ports.filter(({ qos }) => qos !== null && qos.type !== 'linux-noop');
+  return shaped.flatMap(({ interfaces }) => interfaces.map(({ name }) => name));
+}
+
+/** A number of a port means nothing in another switch: the entry is kept with the name of its interface. */
+function storedMac({ name, ports }: BridgeConfig, { port, vlan, mac, ageS }: MacEntry): StoredMac[] {
+  const interfaces = ports.flatMap((one) => one.interfaces);
+  const found = port === 'LOCAL' ? name : interfaces.find(({ ofport }) => ofport === port)?.name;
+  return found === undefined ? [] : [{ interface: found, vlan, mac, ageS }];
+}
