@@ -6,4 +6,6 @@ export const suites: readonly string[] = [
   'test/network/gate-crash.test.ts',
   'test/network/gated-ports.test.ts',
   'test/network/offload.test.ts',
+  'test/network/shapes.test.ts',
+  'test/network/tunnels.test.ts',
 ];
