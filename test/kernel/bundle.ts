@@ -1,7 +1,8 @@
-import { symlink } from 'node:fs/promises';
-import { join } from 'node:path';
+import { readdir, symlink } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
+import { run } from '../../src/lab/command.ts';
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url));
 
@@ -39,5 +40,23 @@ export async function bundleSuites({ suites, pattern, checkout, folder }: Suites
   });
   await symlink(join(checkout, 'build/Release/staghorn.node'), join(folder, 'staghorn.node'));
   await symlink(join(checkout, 'node_modules'), join(folder, 'node_modules'));
+  await compilePrograms(folder);
   return outfile;
+}
+
+async function compilePrograms(folder: string): Promise<void> {
+  const sources = (await readdir(path('./guest'))).filter((file) => file.endsWith('.c'));
+  for (const source of sources) {
+    const output = join(folder, basename(source, '.c'));
+    await run([
+      'gcc',
+      '-O2',
+      '-Wall',
+      '-Wextra',
+      '-D_GNU_SOURCE',
+      '-o',
+      output,
+      join(path('./guest'), source),
+    ]);
+  }
 }

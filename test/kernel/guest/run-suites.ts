@@ -7,6 +7,8 @@ import type { GuestMessage } from '../guest-message.ts';
 export type Suites = Readonly<Record<string, () => Promise<unknown>>>;
 
 const STANDARD_OUTPUT = 1;
+/** What the serial port takes in a moment. */
+const MAX_ERROR_CHARACTERS = 2000;
 /** Under TCG everything takes about twenty times as long. */
 const TEST_LIMIT_MS = 120_000;
 
@@ -22,7 +24,9 @@ function report(test: Test): void {
     test: getTestName(test, ' > ').replace(`${test.file.name} > `, ''),
     outcome: state === 'pass' ? 'passed' : state === 'fail' ? 'failed' : 'skipped',
     durationMs: Math.round(duration),
-    errors: errors.map(({ message, diff, stack }) => [message, diff, stack].filter(Boolean).join('\n')),
+    errors: errors.map(({ message, diff, stack }) =>
+      [message, diff, stack].map((text) => text?.slice(0, MAX_ERROR_CHARACTERS) ?? '').join('\n'),
+    ),
   });
 }
 
