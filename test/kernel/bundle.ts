@@ -1,4 +1,4 @@
-import { readdir, symlink } from 'node:fs/promises';
+import { copyFile, readdir, symlink } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { build } from 'esbuild';
@@ -38,7 +38,7 @@ export async function bundleSuites({ suites, pattern, checkout, folder }: Suites
     },
     logLevel: 'warning',
   });
-  await symlink(join(checkout, 'build/Release/staghorn.node'), join(folder, 'staghorn.node'));
+  await copyFile(join(checkout, 'build/Release/staghorn.node'), join(folder, 'staghorn.node'));
   await symlink(join(checkout, 'node_modules'), join(folder, 'node_modules'));
   await compilePrograms(folder);
   return outfile;

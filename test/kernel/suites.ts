@@ -8,6 +8,7 @@ export const suites: readonly string[] = [
   'test/network/offload.test.ts',
   'test/kernel/suites/netem.guest.ts',
   'test/kernel/suites/vhost.guest.ts',
+  'test/kernel/suites/tcp.guest.ts',
   'test/network/shapes.test.ts',
   'test/network/tunnels.test.ts',
 ];
