@@ -3,7 +3,7 @@ import { runInGuestHost } from './guest-host.ts';
 import type { GuestMessage, GuestResult } from './guest-message.ts';
 import { suites } from './suites.ts';
 
-const LIMIT_SECONDS = Number(process.env.KERNEL_TEST_LIMIT_SECONDS ?? 600);
+const LIMIT_SECONDS = Number(process.env.KERNEL_TEST_LIMIT_SECONDS ?? 1200);
 const { KERNEL_TEST_SUITES: only, KERNEL_TEST_PATTERN: pattern, KERNEL_TEST_KEEP: keep } = process.env;
 
 const chosen = suites.filter((suite) => only === undefined || suite.includes(only));
