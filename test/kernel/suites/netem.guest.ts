@@ -86,10 +86,10 @@ describe('frames that wait in netem at the cut', () => {
   });
 
   it('come each at its own time under jitter, and keep the order in which netem let them go', async () => {
-    shape('delay', '100ms', '60ms');
-    send();
+    shape('delay', '3s', '1500ms');
     const stoppedNs = process.hrtime.bigint();
     gated.hold();
+    send();
     await drained();
     expect(heldNumbers().sort(ascending)).toEqual(numbers(0, COUNT));
     expect(heldNumbers()).not.toEqual(numbers(0, COUNT)); // this jitter changes the order
@@ -97,15 +97,15 @@ describe('frames that wait in netem at the cut', () => {
   });
 
   it('come one after the other at the rate that was set', async () => {
-    shape('rate', '2mbit');
-    send();
+    shape('rate', '200kbit');
     const stoppedNs = process.hrtime.bigint();
     gated.hold();
+    send();
     await drained();
-    const frameNs = BigInt(FRAME_BYTES * 8 * 500);
+    const frameNs = BigInt(FRAME_BYTES * 8 * 5000);
     const last = held().at(-1);
     expect((last?.atNs ?? 0n) - sentNs).toBeGreaterThanOrEqual(BigInt(COUNT) * frameNs - MS);
-    await returnsAll(stoppedNs, reader.frames.length);
+    await returnsAll(stoppedNs);
     expect(reader.numbers).toEqual(numbers(0, COUNT));
   });
 
@@ -123,7 +123,7 @@ describe('frames that wait in netem at the cut', () => {
   });
 
   it('follow those that came before it, none lost and none twice', async () => {
-    shape('delay', '50ms', 'rate', '2mbit');
+    shape('delay', '50ms', 'rate', '100kbit');
     send();
     await until(() => reader.frames.length > 5, 'some have arrived');
     const stoppedNs = process.hrtime.bigint();
