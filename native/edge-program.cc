@@ -115,7 +115,7 @@ class EdgeProgram {
     asm_.AddImm(R3, sizeof(RecordHeader));
     asm_.Load(BPF_DW, R4, kFrame, kLength);
     asm_.JumpIfImm(BPF_JGT, R4, capacity, discard_);
-    asm_.JumpIfImm(BPF_JEQ, R4, 0, discard_);
+    asm_.JumpIfImm(BPF_JLT, R4, 1, discard_);
     asm_.Call(BPF_FUNC_xdp_load_bytes);
     asm_.JumpIfImm(BPF_JNE, R0, 0, discard_);
     asm_.Jump(fill_);

@@ -3,7 +3,10 @@
 #include <arpa/inet.h>
 #include <linux/if_ether.h>
 #include <linux/if_packet.h>
+#include <linux/sockios.h>
+#include <net/if.h>
 #include <poll.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/uio.h>
@@ -20,13 +23,15 @@ namespace staghorn {
 namespace {
 
 constexpr uint32_t kMacsBytes = 12;
+constexpr int kEthernetHeaderBytes = 14;
 constexpr uint32_t kTagBytes = 4;
 constexpr uint16_t kTpidC = 0x8100;
 constexpr uint16_t kTpidS = 0x88a8;
 constexpr uint8_t kTcp = 6;
 constexpr uint8_t kUdp = 17;
 // VIRTIO_NET_HDR_*
-constexpr uint8_t kNeedsChecksum = 1, kGsoTcp4 = 1, kGsoTcp6 = 4, kGsoUdpL4 = 5;
+constexpr uint8_t kNeedsChecksum = 1, kGsoTcp4 = 1, kGsoTcp6 = 4, kGsoUdpL4 = 5, kGsoEcn = 0x80;
+constexpr uint8_t kTcpCwr = 0x80;
 
 uint16_t Read16(const uint8_t *at) { return uint16_t(at[0] << 8 | at[1]); }
 
@@ -71,9 +76,34 @@ std::optional<Transport> FindTransport(const FrameView &frame) {
   return std::nullopt;
 }
 
-uint8_t GsoType(const Transport &transport) {
+uint8_t GsoType(const Transport &transport, const uint8_t *segment) {
   if (transport.protocol == kUdp) return kGsoUdpL4;
-  return transport.ipv6 ? kGsoTcp6 : kGsoTcp4;
+  // Only the first of its segments keeps CWR (tcp_ecn_send in net/ipv4/tcp_output.c marks such a frame).
+  uint8_t ecn = segment[13] & kTcpCwr ? kGsoEcn : 0;
+  return uint8_t(ecn | (transport.ipv6 ? kGsoTcp6 : kGsoTcp4));
+}
+
+int Send(int socket, const msghdr &message) {
+  for (;;) {
+    if (sendmsg(socket, &message, MSG_DONTWAIT) >= 0) return 0;
+    if (errno != EINTR) return errno;
+  }
+}
+
+// A packet socket takes a frame of the MTU and one 802.1Q tag (packet_snd in net/packet/af_packet.c). Bridges forward
+// more: a tag that the kernel keeps apart does not count there (is_skb_forwardable in net/core/dev.c), so that a
+// full frame with two tags arrives. The device gets a larger MTU for the moment in which such a frame is sent.
+int SendOversized(int socket, const msghdr &message, int ifindex, uint32_t length) {
+  ifreq device{};
+  device.ifr_ifindex = ifindex;
+  if (ioctl(socket, SIOCGIFNAME, &device) < 0 || ioctl(socket, SIOCGIFMTU, &device) < 0) return errno;
+  int mtu = device.ifr_mtu;
+  device.ifr_mtu = int(length) - kEthernetHeaderBytes;
+  if (device.ifr_mtu <= mtu || ioctl(socket, SIOCSIFMTU, &device) < 0) return EMSGSIZE;
+  int error = Send(socket, message);
+  device.ifr_mtu = mtu;
+  ioctl(socket, SIOCSIFMTU, &device);
+  return error;
 }
 
 }  // namespace
@@ -111,7 +141,7 @@ OffloadHeader OffloadOf(const FrameView &frame) {
   offload.csum_offset = uint16_t(checksum_offset);
   if (frame.gso_size == 0) return offload;
   if (transport->protocol == kTcp) header_bytes = (segment[12] >> 4) * 4u;
-  offload.gso_type = GsoType(*transport);
+  offload.gso_type = GsoType(*transport, segment);
   offload.gso_size = uint16_t(frame.gso_size);
   offload.hdr_len = uint16_t(transport->offset + shift + header_bytes);
   return offload;
@@ -158,10 +188,9 @@ int SendFrame(int socket, int ifindex, const FrameView &frame) {
   message.msg_namelen = sizeof to;
   message.msg_iov = parts;
   message.msg_iovlen = count;
-  for (;;) {
-    if (sendmsg(socket, &message, MSG_DONTWAIT) >= 0) return 0;
-    if (errno != EINTR) return errno;
-  }
+  int error = Send(socket, message);
+  if (error != EMSGSIZE) return error;
+  return SendOversized(socket, message, ifindex, frame.length + (frame.tagged ? kTagBytes : 0));
 }
 
 Ring::Ring(int map, uint32_t size_bytes) : size_(size_bytes) {

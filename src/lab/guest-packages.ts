@@ -4,7 +4,7 @@ import { StaghornError, messageOf } from '../errors/index.ts';
 import { run } from './command.ts';
 
 /** Debian's packages that a guest is made of: downloaded and unpacked, never installed. */
-const KERNEL_METAPACKAGE = 'linux-image-cloud-amd64';
+const CLOUD_KERNEL = 'linux-image-cloud-amd64';
 const BUSYBOX_PACKAGE = 'busybox-static';
 
 export interface PackageVersion {
@@ -18,15 +18,15 @@ export interface GuestPackages {
 }
 
 /** One question to apt, because each costs a second: the kernel and its version are what the metapackage depends on. */
-async function lookUp(signal: AbortSignal): Promise<GuestPackages> {
-  const text = await run(['apt-cache', 'show', '--no-all-versions', KERNEL_METAPACKAGE, BUSYBOX_PACKAGE], {
+async function lookUp(signal: AbortSignal, metapackage: string): Promise<GuestPackages> {
+  const text = await run(['apt-cache', 'show', '--no-all-versions', metapackage, BUSYBOX_PACKAGE], {
     signal,
   });
   const stanzas = text.split('\n\n');
   const of = (name: string): string => stanzas.find((stanza) => stanza.includes(`Package: ${name}\n`)) ?? '';
-  const kernel = /^Depends: .*?(linux-image-\S+) \(= ([^)]+)\)/m.exec(of(KERNEL_METAPACKAGE));
+  const kernel = /^Depends: .*?(linux-image-\S+) \(= ([^)]+)\)/m.exec(of(metapackage));
   const busybox = /^Version: (.+)$/m.exec(of(BUSYBOX_PACKAGE))?.[1];
-  if (kernel === null) throw new Error(`apt does not know what ${KERNEL_METAPACKAGE} points to`);
+  if (kernel === null) throw new Error(`apt does not know what ${metapackage} points to`);
   if (busybox === undefined) throw new Error(`apt knows no version of ${BUSYBOX_PACKAGE}`);
   return {
     kernel: { name: kernel[1]!, version: kernel[2]! },
@@ -38,15 +38,18 @@ async function lookUp(signal: AbortSignal): Promise<GuestPackages> {
  * What the packages are at present; asks the archive only if this machine's lists do not tell.
  * @throws StaghornError 'host-unfit'
  */
-export async function findGuestPackages(signal: AbortSignal): Promise<GuestPackages> {
+export async function findGuestPackages(
+  signal: AbortSignal,
+  metapackage = CLOUD_KERNEL,
+): Promise<GuestPackages> {
   try {
-    return await lookUp(signal);
+    return await lookUp(signal, metapackage);
   } catch {
     signal.throwIfAborted();
   }
   try {
     await run(['apt-get', 'update', '-qq'], { signal, timeoutMs: 300_000 });
-    return await lookUp(signal);
+    return await lookUp(signal, metapackage);
   } catch (error) {
     throw new StaghornError('host-unfit', `cannot find the guest's packages: ${messageOf(error)}`, {
       cause: error,

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Gate, sendFrames } from '../../src/native/gate.ts';
-import { setLink } from '../../src/native/netlink.ts';
+import { readLinks, setLink } from '../../src/native/netlink.ts';
 import { readTapFrames, tapRingIsEmpty } from '../../src/native/tap.ts';
 import { isOurs, NetworkLab, numberedFrame, numberOf, numbers } from './network-lab.ts';
 import type { LabTap } from './network-lab.ts';
@@ -128,7 +128,9 @@ describe('a gate in taps', () => {
     for (let round = 0; round < 15; round++) {
       gate.setMode('hold');
       flood(40);
-      const replay = gate.replay({ ports: [at(tap.ifindex, 0)] });
+      // Later in each round, because opening a packet socket may take longer than the whole replay.
+      const notBefore = process.hrtime.bigint() + BigInt(round) * 4n * MS;
+      const replay = gate.replay({ ports: [at(tap.ifindex, 0, notBefore)] });
       flood(500); // from this thread, while the replay's thread catches up with it
       await replay;
       expect(gate.counters(0)).toMatchObject({ failed: 0 });
@@ -369,6 +371,27 @@ describe('a gate in taps', () => {
     expect(ours(gate.peek())).toEqual([tagged]);
     await gate.replay({ ports: [at(tap.ifindex, 0)] });
     expect(ours(readTapFrames(tap.fd))).toEqual([tagged]);
+  });
+
+  it('brings back full frames with two tags, which a bridge forwards though they are longer than the MTU allows', async () => {
+    const [outside, inside] = await lab.veth();
+    for (const end of [outside, inside]) setLink({ ifindex: lab.ifindex(end), mtu: 2000 });
+    await lab.bridge(inside, tap.name);
+    gate.setMode('hold');
+    const full = numberedFrame(3, 1514);
+    const tagged = Buffer.concat([
+      full.subarray(0, 12),
+      Buffer.from('88a8000581000007', 'hex'),
+      full.subarray(12),
+    ]);
+    sendFrames(lab.ifindex(outside), [tagged]);
+    const ours = (frames: readonly { frame: Buffer }[]) =>
+      frames.map(({ frame }) => hex(frame)).filter((frame) => isOurs(Buffer.from(frame, 'hex')));
+    expect(ours(gate.peek())).toEqual([hex(tagged)]);
+    const report = await gate.replay({ ports: [at(tap.ifindex, 0)] });
+    expect(report.ports[0]).toMatchObject({ undeliverable: 0, lastErrno: 0 });
+    expect(ours(readTapFrames(tap.fd))).toEqual([hex(tagged)]);
+    expect(readLinks().find(({ ifindex }) => ifindex === tap.ifindex)?.mtu).toBe(1500);
   });
 
   it('holds behind a queueing discipline, and gets frames when the discipline lets them go', async () => {
