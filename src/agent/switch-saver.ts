@@ -47,26 +47,21 @@ export class SwitchSaver {
   ): Promise<SwitchSaver> {
     const taps = vms.flatMap(({ vm }) => vm.nics.map(({ tap, ifindex }) => ({ tap, ifindex })));
     const configs = bridgesAround(await readBridges(signal), new Set(taps.map(({ tap }) => tap)));
-    const warnings: string[] = [];
     const upDevices = new Set(links.filter(({ up }) => up).map(({ name }) => name));
-    const bridges = await Promise.all(
-      configs.map(async (config) => {
-        const openFlow = await readOpenFlow(config.name, signal).catch((error: unknown) => {
-          signal.throwIfAborted();
-          warnings.push(`bridge ${config.name}: its flows are not kept: ${messageOf(error)}`);
-          return null;
-        });
-        warnings.push(...switchWarnings(config, openFlow));
-        return { config, openFlow, localUp: upDevices.has(config.name) };
-      }),
-    );
+    const read = await Promise.all(configs.map((config) => readBridge(config, signal)));
     const shaped = new Set(configs.flatMap(shapedBySwitch));
     const byHand = taps.filter(({ tap }) => !shaped.has(tap));
-    warnings.push(...byHand.flatMap(({ tap, ifindex }) => qdiscWarnings(tap, ifindex)));
-    const names = configs.map(({ name }) => name);
-    const refusal = await readMacTables(names, signal).then(() => null, messageOf);
+    const refusal = await readMacTables(
+      configs.map(({ name }) => name),
+      signal,
+    ).then(() => null, messageOf);
     signal.throwIfAborted();
-    if (refusal !== null) warnings.push(`what the switches have learnt is not kept: ${refusal}`);
+    const warnings = [
+      ...read.flatMap(({ warnings }) => warnings),
+      ...byHand.flatMap(({ tap, ifindex }) => qdiscWarnings(tap, ifindex)),
+      ...(refusal === null ? [] : [`what the switches have learnt is not kept: ${refusal}`]),
+    ];
+    const bridges = read.map((bridge) => ({ ...bridge, localUp: upDevices.has(bridge.config.name) }));
     const qdiscs = byHand.map(({ tap, ifindex }) => readOwnQdiscs(tap, ifindex));
     return new SwitchSaver(
       bridges,
@@ -90,23 +85,30 @@ export class SwitchSaver {
     for (const [place, { config, openFlow, localUp }] of this.#bridges.entries()) {
       const table = this.#macTables.get(config.name);
       const { name, columns, ports, localMac, controllers } = config;
-      const write = (what: keyof OpenFlowTables, text: string) =>
-        directory.write(`bridge${place}.${what}`, Buffer.from(text));
       bridges.push({
         ...{ name, columns, ports: [...ports], localMac, localUp, controllers: [...controllers] },
-        openFlow:
-          openFlow === null
-            ? null
-            : {
-                flows: await write('flows', openFlow.flows),
-                groups: await write('groups', openFlow.groups),
-                meters: await write('meters', openFlow.meters),
-              },
+        openFlow: openFlow === null ? null : await storeOpenFlow(directory, `bridge${place}`, openFlow),
         macTable: table === undefined ? null : table.flatMap((entry) => storedMac(config, entry)),
       });
     }
     return { bridges, qdiscs: [...this.#qdiscs] };
   }
+}
+
+async function readBridge(config: BridgeConfig, signal: AbortSignal) {
+  try {
+    const openFlow = await readOpenFlow(config.name, signal);
+    return { config, openFlow, warnings: switchWarnings(config, openFlow) };
+  } catch (error) {
+    signal.throwIfAborted();
+    const refusal = `bridge ${config.name}: its flows are not kept: ${messageOf(error)}`;
+    return { config, openFlow: null, warnings: [...switchWarnings(config, null), refusal] };
+  }
+}
+
+async function storeOpenFlow(directory: PartialSnapshot, name: string, tables: OpenFlowTables) {
+  const write = (what: keyof OpenFlowTables) => directory.write(`${name}.${what}`, Buffer.from(tables[what]));
+  return { flows: await write('flows'), groups: await write('groups'), meters: await write('meters') };
 }
 
 /** Taps whose queueing disciplines are Open vSwitch's own: they come with the port's QoS. */

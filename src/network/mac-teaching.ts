@@ -37,14 +37,18 @@ export async function teachMacTable(
   const command = (name: string, ...args: (string | number)[]) =>
     client.run(`fdb/${name}`, [bridge, ...args.map(String)], { signal });
   try {
-    await command('flush');
     const learnt = oldestFirst(lessons.filter(({ ageS }) => ageS !== null));
     const anchors = anchorsOf(learnt);
     try {
+      // They stay when the table is flushed. Where there is no fdb/add, it fails before anything is lost.
       for (const { place, vlan, mac } of anchors.values()) await command('add', place, vlan, mac);
+      await command('flush');
       if (learnt.length > 0) await sendLessons(bridge, learnt, anchors, signal);
     } finally {
-      const removals = [...anchors.values()].map(({ vlan, mac }) => command('del', vlan, mac));
+      // Also when the restore was given up: without its signal.
+      const removals = [...anchors.values()].map(({ vlan, mac }) =>
+        client.run('fdb/del', [bridge, String(vlan), mac]),
+      );
       await Promise.allSettled(removals);
     }
     for (const { interface: place, vlan, mac, ageS } of lessons)

@@ -26,6 +26,7 @@ export class FakeService implements StaghornService {
   /** Thrown by listVms. */
   hostError: StaghornError | null = null;
   verifyProblems: string[] = [];
+  restoreWarnings: string[] = [];
   readonly #experiments = new Map<string, Experiment>();
   readonly #snapshots = new Map<string, Snapshot>();
 
@@ -138,7 +139,13 @@ export class FakeService implements StaghornService {
         `VMs of "${experiment}" are running; "replace": true destroys them`,
       );
     }
-    const result = { snapshot: id, durationMs: 123.4, vms: vms.length, framesDelivered: 1, warnings: [] };
+    const result = {
+      snapshot: id,
+      durationMs: 123.4,
+      vms: vms.length,
+      framesDelivered: 1,
+      warnings: this.restoreWarnings,
+    };
     return this.#begin('restore', { experiment, snapshot: id }, () => result);
   }
 

@@ -19,6 +19,19 @@ describe('staghorn restore', () => {
     expect(service.calls).toEqual([`restoreSnapshot ${id} {"replace":false,"verify":false}`]);
   });
 
+  it('tells what is not as it was', async () => {
+    const { service, url } = await listen();
+    service.vmStatus = 'gone';
+    service.restoreWarnings = ['host red: bridge br0 was gone'];
+    const { id } = service.addSnapshot();
+    expect((await run(url, `restore ${id}`)).out).toMatch(
+      /delivered\nwarning: host red: bridge br0 was gone\n$/,
+    );
+    expect(JSON.parse((await run(url, `restore ${id} --json`)).out)).toMatchObject({
+      warnings: service.restoreWarnings,
+    });
+  });
+
   it('destroys running VMs with --force', async () => {
     const { service, url } = await listen();
     const { id } = service.addSnapshot();

@@ -75,6 +75,14 @@ describe('staghorn snapshots, show, verify, delete', () => {
     expect((await run(url, 'show nothing')).exit).toBe(4);
   });
 
+  it('show what a snapshot does not keep', async () => {
+    const { service, url } = await listen();
+    const warnings = ['host red: bridge br0: mirrors (m0) are not kept'];
+    const { id } = service.addSnapshot({ warnings });
+    expect((await run(url, `show ${id}`)).out).toMatch(/\nwarning: host red: bridge br0: mirrors .*\n$/);
+    expect(JSON.parse((await run(url, `show ${id} --json`)).out)).toMatchObject({ warnings });
+  });
+
   it('verify tells whole from damaged', async () => {
     const { service, url } = await listen();
     const { id } = service.addSnapshot();
