@@ -14,6 +14,9 @@ const ringBoundNs = 2_000_000;
 /** Room for what they leave: a ring holds 1000 frames (txqueuelen), mostly of 1.5 KB. */
 const leftoverBytesMax = 2 * 1024 * 1024;
 
+/** What came in from outside during a long pause is not let in for as long again: after this long it hurries. */
+const edgeBoundMs = 15_000;
+
 /** When each VM of the group had stopped, by name (CLOCK_MONOTONIC). */
 export type StopInstants = ReadonlyMap<string, bigint>;
 
@@ -26,7 +29,6 @@ export class VmGroup {
   readonly ports: VmPorts;
   /** Where frames from outside wait; null: nowhere. */
   readonly edge: EdgePorts | null;
-  readonly #hurry = new AbortController();
   #release: Promise<string[]> | undefined;
   #replay: Promise<ReplaySummary> | undefined;
   /** Ends the hurry of the event loop; time stands still meanwhile. */
@@ -147,10 +149,9 @@ export class VmGroup {
     return (await this.#release) ?? [];
   }
 
-  /** What is held is given back at once, in order, and not at its own time: its room is needed. */
+  /** What is held for VMs is given back at once, in order, and not at its own time: its room is needed. */
   hurry(): void {
     this.ports.hurry();
-    this.#hurry.abort();
   }
 
   /** Frames from outside shift with the VM that stopped first. */
@@ -158,7 +159,7 @@ export class VmGroup {
     const first = firstOf(stops);
     const shiftNs = first === null ? 0n : liveFromNs - first;
     try {
-      return (await this.edge?.release({ liveFromNs, shiftNs }, this.#hurry.signal)) ?? [];
+      return (await this.edge?.release({ liveFromNs, shiftNs }, AbortSignal.timeout(edgeBoundMs))) ?? [];
     } catch (error) {
       return [messageOf(error)];
     }
