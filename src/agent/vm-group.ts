@@ -15,7 +15,7 @@ const ringBoundNs = 2_000_000;
 const leftoverBytesMax = 2 * 1024 * 1024;
 
 /** What came in from outside during a long pause is not let in for as long again: after this long it hurries. */
-const edgeBoundMs = 15_000;
+const edgeBoundMs = 10_000;
 
 /** When each VM of the group had stopped, by name (CLOCK_MONOTONIC). */
 export type StopInstants = ReadonlyMap<string, bigint>;
@@ -29,6 +29,7 @@ export class VmGroup {
   readonly ports: VmPorts;
   /** Where frames from outside wait; null: nowhere. */
   readonly edge: EdgePorts | null;
+  readonly #hurry = new AbortController();
   #release: Promise<string[]> | undefined;
   #replay: Promise<ReplaySummary> | undefined;
   /** Ends the hurry of the event loop; time stands still meanwhile. */
@@ -149,9 +150,10 @@ export class VmGroup {
     return (await this.#release) ?? [];
   }
 
-  /** What is held for VMs is given back at once, in order, and not at its own time: its room is needed. */
+  /** What is held is given back at once, in order, and not at its own time: its room is needed. */
   hurry(): void {
     this.ports.hurry();
+    this.#hurry.abort();
   }
 
   /** Frames from outside shift with the VM that stopped first. */
@@ -159,7 +161,12 @@ export class VmGroup {
     const first = firstOf(stops);
     const shiftNs = first === null ? 0n : liveFromNs - first;
     try {
-      return (await this.edge?.release({ liveFromNs, shiftNs }, AbortSignal.timeout(edgeBoundMs))) ?? [];
+      return (
+        (await this.edge?.release(
+          { liveFromNs, shiftNs },
+          AbortSignal.any([this.#hurry.signal, AbortSignal.timeout(edgeBoundMs)]),
+        )) ?? []
+      );
     } catch (error) {
       return [messageOf(error)];
     }
