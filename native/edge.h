@@ -23,6 +23,9 @@ constexpr uint32_t kAdmittedBytesMax = 3328;
 // Lets frames in as if their device had just received them. 0, or an errno.
 int AdmitFrame(int admission, const GateState &state, int ifindex, const std::vector<uint8_t> &frame);
 
+// False while a packet socket on the device is filled: then it must be given time.
+bool ReceiversHaveRoom(int ifindex);
+
 // The frames that a held one is on a wire of that MTU: checksums finished, TCP cut into segments. None: it is too
 // long for the wire, and nothing says how it is to be cut.
 std::vector<std::vector<uint8_t>> WireFrames(const FrameView &frame, uint32_t mtu);

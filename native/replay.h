@@ -75,6 +75,8 @@ class Replay {
     PortWord *word;
     std::deque<Frame> queue;
     int64_t last_due_ns;
+    int64_t queued_due_ns, queued_at_ns;  // of the frame that came last
+    uint32_t admitted;                    // since the receivers were looked at
     int64_t ready_ns;
     int64_t refused_since_ns;
     bool waiting;  // in ready_
@@ -91,6 +93,7 @@ class Replay {
   void Deliver(Port &port);
   int Hand(Port &port, const FrameView &frame);
   int Admit(Port &port, const FrameView &frame);
+  int64_t DueOf(Port &port, const RecordHeader &header, bool timed);
   void Conclude(Port &port, bool delivered, int error);
   void MarkDone(uint64_t record);
   bool AllMet();

@@ -15,6 +15,9 @@ const spinNs = 150_000;
  */
 const ringBoundNs = 20_000_000;
 
+/** What came in from outside during a long pause is not let in for as long again: after this long it hurries. */
+const edgeBoundMs = 10_000;
+
 /** When each VM of the group had stopped, by name (CLOCK_MONOTONIC). */
 export type StopInstants = ReadonlyMap<string, bigint>;
 
@@ -163,7 +166,12 @@ export class VmGroup {
     const first = firstOf(stops);
     const shiftNs = first === null ? 0n : liveFromNs - first;
     try {
-      return (await this.edge?.release({ liveFromNs, shiftNs }, this.#hurry.signal)) ?? [];
+      return (
+        (await this.edge?.release(
+          { liveFromNs, shiftNs },
+          AbortSignal.any([this.#hurry.signal, AbortSignal.timeout(edgeBoundMs)]),
+        )) ?? []
+      );
     } catch (error) {
       return [messageOf(error)];
     }

@@ -7,7 +7,7 @@ import { readBpfPrograms } from '../../src/native/bpf-objects.ts';
 import { experiment as experimentSchema, snapshot as snapshotSchema } from '../../src/protocol/resources.ts';
 import type { Snapshot } from '../../src/protocol/resources.ts';
 import { Bench, hostPath, runStates } from './harness.ts';
-import { intents, partialSnapshots, pidsOf, untilSettled } from './host-view.ts';
+import { partialSnapshots, pidsOf, untilSettled } from './host-view.ts';
 import { Talker, until } from './talker.ts';
 
 const intentPath = '/run/staghorn/barriers';
@@ -78,6 +78,9 @@ vms:
       () => 'it is paused',
       (error: unknown) => error,
     );
+  const timeGoesOn = (path: string) => until(async () => (await stateOf(path)) === 'running', 'time goes on');
+  const stateOf = async (path: string) =>
+    (await bench.server.client.json('GET', path, experimentSchema)).state;
   const inHost = (...argv: string[]) => runInHost({ lab: lab.name, host: 'h1' }, argv);
   const numbers = (count: number) => Array.from({ length: count }, (_, index) => index + 1);
   const upwards = (answered: readonly number[]) => answered.every((n, i) => i === 0 || n > answered[i - 1]!);
@@ -224,7 +227,7 @@ vms:
       const maps = await mapsUnderWay();
       cleanups.push(() => inHost(...back));
       await inHost(...change);
-      await until(async () => (await intents(lab)).length === 0, 'the pause has ended');
+      await timeGoesOn(path);
       expect(await whyNotPaused(path)).toMatchObject({
         code: 'network-changed',
         message: expect.stringMatching(words) as string,
@@ -250,7 +253,7 @@ vms:
     await pause(path);
     const maps = await mapsUnderWay();
     talker.start({ everyMs: 1, bytes: 1400 });
-    await until(async () => (await intents(lab)).length === 0, 'the pause has ended');
+    await timeGoesOn(path);
     expect(await whyNotPaused(path)).toMatchObject({
       code: 'frame-buffer-full',
       message: expect.stringMatching(/of the 1048576 bytes/) as string,

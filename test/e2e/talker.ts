@@ -98,17 +98,23 @@ export class Talker {
   /** Stops pinging, and waits until the last one that is not lost is answered. */
   async stop({ lost = 0 } = {}): Promise<number[]> {
     clearInterval(this.#pinging);
-    const wanted = this.sent - lost;
+    const { sent } = this;
+    const wanted = sent - lost;
+    this.sent = 0;
     await until(
       () => this.answered.length >= wanted,
       `${wanted} pings are answered`,
-      () => {
-        return `${this.answered.length} were`;
-      },
-    );
-    const answered = this.answered.splice(0);
-    this.sent = 0;
-    return answered;
+      () => `missing are ${this.#missing(sent).join(' ')}`,
+    ).catch((error: unknown) => {
+      this.answered.length = 0;
+      throw error;
+    });
+    return this.answered.splice(0);
+  }
+
+  #missing(sent: number): number[] {
+    const answered = new Set(this.answered);
+    return Array.from({ length: sent }, (_, index) => index + 1).filter((number) => !answered.has(number));
   }
 
   async leave(): Promise<void> {

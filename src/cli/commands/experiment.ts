@@ -23,6 +23,8 @@ interface AddOptions extends SessionOptions {
   readonly host?: string[];
   readonly sshConfig?: string;
   readonly description?: string;
+  readonly externalFrames?: string;
+  readonly frameBuffer?: string;
 }
 
 function addCommand(group: Command, shell: Shell): void {
@@ -31,12 +33,17 @@ function addCommand(group: Command, shell: Shell): void {
     .option('--host <host...>', 'hosts of the experiment: [USER@]HOST[:PORT], as ssh_config knows them')
     .option('--ssh-config <file>', 'ssh_config file on the server, for all --host')
     .option('--description <text>')
+    .option(
+      '--external-frames <what>',
+      'frames from external ports while time stands still: hold, drop, pass',
+    )
+    .option('--frame-buffer <bytes>', 'room for held frames on each host, a power of two from 1 MiB to 1 GiB')
     .action(
       withSession(shell, async (session, options: AddOptions, source: string) => {
         const body =
           options.host === undefined
-            ? await readExperimentFile(source, session.terminal)
-            : fromOptions(source, options);
+            ? withOptions(await readExperimentFile(source, session.terminal), options)
+            : withOptions(fromOptions(source, options), options);
         const added = await session.client.json('POST', '/v1/experiments', experiment, { body });
         session.print(added, () => `added ${added.name}: ${formatCount(added.hosts.length, 'host')}\n`);
       }),
@@ -49,6 +56,16 @@ function fromOptions(name: string, { host = [], sshConfig, description }: AddOpt
     ...(sshConfig === undefined ? {} : { sshConfig }),
   }));
   return { name, ...(description === undefined ? {} : { description }), hosts };
+}
+
+/** What is said on the command line counts above what the file says. */
+function withOptions(definition: unknown, { externalFrames, frameBuffer }: AddOptions): unknown {
+  if (typeof definition !== 'object' || definition === null) return definition;
+  return {
+    ...definition,
+    ...(externalFrames === undefined ? {} : { externalFrames }),
+    ...(frameBuffer === undefined ? {} : { frameBufferBytes: Number(frameBuffer) }),
+  };
 }
 
 function showCommands(group: Command, shell: Shell): void {
