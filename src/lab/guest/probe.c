@@ -26,7 +26,7 @@ static void add_peer(struct probe *p, const char *text) {
   long long tcp_bytes_per_second;
   struct peer *peer = &p->peers[p->peer_count];
   if (p->peer_count == MAX_PEERS) return;
-  if (sscanf(text, "%u,%15[0-9.],%*[^,],%*u,%u,%lld", &id, address, &udp_interval_ms, &tcp_bytes_per_second) != 4) return;
+  if (sscanf(text, "%u,%15[0-9.],%*[^,],%*[^,],%u,%lld", &id, address, &udp_interval_ms, &tcp_bytes_per_second) != 4) return;
   *peer = (struct peer){.id = id, .out_fd = -1, .in_fd = -1, .tcp_bytes_per_second = tcp_bytes_per_second};
   peer->udp_interval_ns = udp_interval_ms * 1000000ll;
   peer->udp_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(UDP_PORT)};
