@@ -9,7 +9,7 @@ import { readReports, serialOffset } from './serial-log.ts';
 import { inPlace, type ShapedDevice } from './shaped-devices.ts';
 
 /** Enough of a serial log's end to hold a whole report. */
-const TAIL_BYTES = 4096;
+const TAIL_BYTES = 16_384;
 
 export interface VmStatus {
   readonly name: string;

@@ -74,18 +74,19 @@ static void report(int64_t now_ns, bool ready) {
     sum.duplicated += peer->judge.duplicated;
     sum.reordered += peer->judge.reordered;
   }
-  char line[1024];
+  static char streams[MAX_PEERS * STREAM_BYTES], line[1024 + sizeof streams];
+  describe_streams(&probe, streams, sizeof streams);
   int length = snprintf(
       line, sizeof line,
       "{\"t\":\"report\",\"id\":\"%s\",\"ready\":%s,\"uptimeNs\":%" PRId64 ",\"sent\":%" PRIu64 ",\"received\":%" PRIu64
       ",\"lost\":%" PRIu64 ",\"duplicated\":%" PRIu64 ",\"reordered\":%" PRIu64 ",\"corrupted\":%" PRIu64
       ",\"sendErrors\":%" PRIu64 ",\"tcpBytes\":%" PRIu64 ",\"tcpMismatches\":%" PRIu64
-      ",\"tcpRetransmissions\":%" PRIu64 ",\"tcpFailures\":%" PRIu64 ",\"largestGapNs\":%" PRId64 ",\"gapNs\":%" PRId64
-      ",\"clockJumpNs\":%" PRId64 ",\"tscJumpNs\":%" PRId64 ",\"peers\":%zu,\"peersReached\":%zu}\n",
+      ",\"tcpRetransmissions\":%" PRIu64 ",\"tcpTimeouts\":%" PRIu64 ",\"tcpFailures\":%" PRIu64 ",\"largestGapNs\":%" PRId64 ",\"gapNs\":%" PRId64
+      ",\"clockJumpNs\":%" PRId64 ",\"tscJumpNs\":%" PRId64 ",\"peers\":%zu,\"peersReached\":%zu,\"streams\":[%s]}\n",
       probe.name, ready ? "true" : "false", now_ns, sent, sum.received, sum.lost, sum.duplicated, sum.reordered,
       probe.corrupted, probe.send_errors, probe.tcp_bytes, probe.tcp_mismatches, retransmissions(&probe),
-      probe.tcp_failures, clocks.largest_gap_ns, clocks.second_gap_ns, clocks.jump_ns, clocks.tsc_jump_ns,
-      probe.peer_count, peers_reached());
+      retransmission_timeouts(), probe.tcp_failures, clocks.largest_gap_ns, clocks.second_gap_ns, clocks.jump_ns, clocks.tsc_jump_ns,
+      probe.peer_count, peers_reached(), streams);
   say(line, length);
   clocks.second_gap_ns = 0;
 }
