@@ -20,7 +20,8 @@ const BOOT_WORDS = [
 /**
  * The kernel command line, which is also the probe's configuration. `sg.nic` is the MTU of the next NIC; `sg.if` a
  * NIC, a VLAN or nothing, and an address; `sg.peer` is id, address, MAC, interface, milliseconds between datagrams,
- * and bytes a second of the stream; `sg.rx` is the receive window and segment.
+ * and bytes a second of the stream; `sg.rx` is the receive window and segment, `sg.rto` the shortest
+ * retransmission timeout in milliseconds.
  * @throws StaghornError 'invalid-input' if there are too many peers for it
  */
 export function guestCommandLine(vm: VmPlan, tscKhz: number): string {
@@ -31,6 +32,7 @@ export function guestCommandLine(vm: VmPlan, tscKhz: number): string {
     `sg.name=${vm.name}`,
     `sg.id=${vm.id}`,
     `sg.report=${vm.reportIntervalMs}`,
+    `sg.rto=${vm.tcpLeastTimeoutMs}`,
     ...(vm.tcp === null ? [] : [`sg.rx=${vm.tcp.windowBytes},${vm.tcp.segmentBytes}`]),
     ...vm.nics.map(({ mtuBytes }) => `sg.nic=${mtuBytes}`),
     ...vm.nics.flatMap(({ interfaces }, nic) =>

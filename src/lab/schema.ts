@@ -55,6 +55,8 @@ const probe = z.strictObject({
   tcpFrom: z.record(memberName, tcpRate).default({}),
   tcpWindowBytes: z.int().min(2048).max(1_000_000).optional(),
   tcpSegmentBytes: z.int().min(88).max(8960).optional(),
+  /** Of the streams that this VM sends; the kernel's own is 200. */
+  tcpLeastTimeoutMs: z.int().min(200).max(60_000).default(3000),
   reportIntervalMs: z.int().min(100).max(60_000).default(1000),
 });
 

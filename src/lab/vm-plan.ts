@@ -57,6 +57,8 @@ export interface VmPlan {
   readonly nics: readonly NicPlan[];
   readonly peers: readonly PeerPlan[];
   readonly reportIntervalMs: number;
+  /** The shortest retransmission timeout of the streams that it sends. */
+  readonly tcpLeastTimeoutMs: number;
   readonly tcp: { readonly windowBytes: number; readonly segmentBytes: number } | null;
 }
 
@@ -109,6 +111,7 @@ function planVm(lab: LabFile, index: number): PlannedVm {
     kernel: file.nics.some(needsFullKernel) ? 'full' : 'cloud',
     nics: file.nics.map((_, n) => planNic(lab, index, n)),
     reportIntervalMs: probe.reportIntervalMs,
+    tcpLeastTimeoutMs: probe.tcpLeastTimeoutMs,
     tcp: probe.tcp
       ? { windowBytes: probe.tcpWindowBytes ?? 0, segmentBytes: probe.tcpSegmentBytes ?? 0 }
       : null,

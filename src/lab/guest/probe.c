@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,18 +22,19 @@ static struct probe probe = {.report_interval_ns = 1000000000};
 static struct clocks clocks;
 
 static void add_peer(struct probe *p, const char *text) {
-  char address[16];
+  char address[16], interface[IFNAMSIZ] = "nic";
   unsigned id, udp_interval_ms;
   long long tcp_bytes_per_second;
   struct peer *peer = &p->peers[p->peer_count];
   if (p->peer_count == MAX_PEERS) return;
-  if (sscanf(text, "%u,%15[0-9.],%*[^,],%*[^,],%u,%lld", &id, address, &udp_interval_ms, &tcp_bytes_per_second) != 4) return;
+  if (sscanf(text, "%u,%15[0-9.],%*[^,],%12[^,],%u,%lld", &id, address, interface + 3, &udp_interval_ms, &tcp_bytes_per_second) != 5) return;
   *peer = (struct peer){.id = id, .out_fd = -1, .in_fd = -1, .tcp_bytes_per_second = tcp_bytes_per_second};
   peer->udp_interval_ns = udp_interval_ms * 1000000ll;
   peer->udp_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(UDP_PORT)};
   inet_pton(AF_INET, address, &peer->udp_address.sin_addr);
   peer->tcp_address = peer->udp_address;
   peer->tcp_address.sin_port = htons(TCP_PORT);
+  if (p->least_timeout_ms > 0 && !add_route(peer, interface, p->least_timeout_ms)) p->send_errors++;
   p->peer_count++;
 }
 
@@ -41,6 +43,7 @@ void configure(struct probe *p, char *command_line) {
   for (char *word = strtok(command_line, " \n"); word != NULL; word = strtok(NULL, " \n")) {
     if (strncmp(word, "sg.name=", 8) == 0) p->name = word + 8;
     if (strncmp(word, "sg.id=", 6) == 0) p->id = (unsigned)atoi(word + 6);
+    if (strncmp(word, "sg.rto=", 7) == 0) p->least_timeout_ms = (unsigned)atoi(word + 7);
     if (strncmp(word, "sg.peer=", 8) == 0) add_peer(p, word + 8);
     if (strncmp(word, "sg.report=", 10) == 0) p->report_interval_ns = atoi(word + 10) * 1000000ll;
     if (strncmp(word, "sg.rx=", 6) == 0) {

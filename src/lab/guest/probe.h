@@ -49,6 +49,7 @@ struct probe {
   const char *name;
   unsigned id;
   int window_bytes, segment_bytes;
+  unsigned least_timeout_ms;
   bool receives_tcp;
   int64_t report_interval_ns;
   struct peer peers[MAX_PEERS];
@@ -64,6 +65,7 @@ size_t count_mismatches(const uint8_t *bytes, size_t length, uint64_t seed, uint
 uint64_t pair_seed(unsigned from, unsigned to);
 
 void configure(struct probe *probe, char *command_line);
+bool add_route(const struct peer *peer, const char *interface, uint32_t least_timeout_ms);
 
 int open_udp(void);
 void send_datagram(struct probe *probe, int fd, struct peer *peer, int64_t now_ns);
