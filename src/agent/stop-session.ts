@@ -147,7 +147,7 @@ export class StopSession {
       framesReplayed: report?.delivered ?? 0,
       replayLatenessNs: report?.latenessNs ?? null,
       external: [],
-      warnings: [],
+      warnings: [...this.#parts.group.warnings],
     };
   }
 
