@@ -59,10 +59,16 @@ async function up({ terminal, parts }: Shell, file: string, { json = false }: La
   }
 }
 
-function describeLab({ name, state, hosts, vms }: LabState): string {
+function describeLab({ name, state, hosts, vms, shaped }: LabState): string {
   const rows = [
     ...hosts.map((host) => [host.name, '-', host.address, host.pid ?? '-']),
     ...vms.map((vm) => [vm.host, vm.name, '-', vm.pid ?? '-']),
   ];
-  return `${name} is ${state}\n\n${formatTable(['HOST', 'VM', 'ADDRESS', 'PID'], rows)}`;
+  const table = formatTable(['HOST', 'VM', 'ADDRESS', 'PID'], rows);
+  const shapes = shaped.map(({ host, device, towards, shape, inPlace }) => [
+    ...[host, device, towards, inPlace ? shape : `${shape} (not in place)`],
+  ]);
+  const shaping =
+    shapes.length === 0 ? '' : `\n${formatTable(['HOST', 'DEVICE', 'TOWARDS', 'SHAPE'], shapes)}`;
+  return `${name} is ${state}\n\n${table}${shaping}`;
 }

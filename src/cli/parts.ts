@@ -39,4 +39,14 @@ export interface LabState {
   readonly state: string;
   readonly hosts: readonly { readonly name: string; readonly address: string; readonly pid: number | null }[];
   readonly vms: readonly { readonly name: string; readonly host: string; readonly pid: number | null }[];
+  readonly shaped: readonly ShapedState[];
+}
+
+/** A link or NIC that is slowed, delayed or lossy. */
+export interface ShapedState {
+  readonly host: string;
+  readonly device: string;
+  readonly towards: string;
+  readonly shape: string;
+  readonly inPlace: boolean;
 }

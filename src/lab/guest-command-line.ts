@@ -18,8 +18,10 @@ const BOOT_WORDS = [
 ];
 
 /**
- * The kernel command line, which is also the probe's configuration: `sg.peer` is id, address, MAC, NIC,
- * milliseconds between datagrams, and bytes a second of the stream; `sg.rx` is the receive window and segment.
+ * The kernel command line, which is also the probe's configuration. `sg.nic` is the MTU of the next NIC; `sg.if` a
+ * NIC, a VLAN or nothing, and an address; `sg.peer` is id, address, MAC, interface, milliseconds between datagrams,
+ * and bytes a second of the stream; `sg.rx` is the receive window and segment, `sg.rto` the shortest
+ * retransmission timeout in milliseconds.
  * @throws StaghornError 'invalid-input' if there are too many peers for it
  */
 export function guestCommandLine(vm: VmPlan, tscKhz: number): string {
@@ -30,8 +32,12 @@ export function guestCommandLine(vm: VmPlan, tscKhz: number): string {
     `sg.name=${vm.name}`,
     `sg.id=${vm.id}`,
     `sg.report=${vm.reportIntervalMs}`,
+    `sg.rto=${vm.tcpLeastTimeoutMs}`,
     ...(vm.tcp === null ? [] : [`sg.rx=${vm.tcp.windowBytes},${vm.tcp.segmentBytes}`]),
-    ...vm.nics.map(({ address }) => `sg.nic=${address}`),
+    ...vm.nics.map(({ mtuBytes }) => `sg.nic=${mtuBytes}`),
+    ...vm.nics.flatMap(({ interfaces }, nic) =>
+      interfaces.map(({ vlan, address }) => `sg.if=${nic},${vlan ?? ''},${address}`),
+    ),
     ...vm.peers.map(
       (peer) =>
         `sg.peer=${peer.id},${peer.address},${peer.mac},${peer.nic},${peer.udpIntervalMs},${peer.tcpBytesPerSecond}`,

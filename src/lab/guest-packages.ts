@@ -4,7 +4,9 @@ import { StaghornError, messageOf } from '../errors/index.ts';
 import { run } from './command.ts';
 
 /** Debian's packages that a guest is made of: downloaded and unpacked, never installed. */
-const CLOUD_KERNEL = 'linux-image-cloud-amd64';
+const KERNEL_METAPACKAGE = 'linux-image-cloud-amd64';
+/** Larger and slower to boot, with drivers of real network cards. */
+const FULL_KERNEL_METAPACKAGE = 'linux-image-amd64';
 const BUSYBOX_PACKAGE = 'busybox-static';
 
 export interface PackageVersion {
@@ -14,22 +16,29 @@ export interface PackageVersion {
 
 export interface GuestPackages {
   readonly kernel: PackageVersion;
+  readonly fullKernel: PackageVersion;
   readonly busybox: PackageVersion;
 }
 
-/** One question to apt, because each costs a second: the kernel and its version are what the metapackage depends on. */
-async function lookUp(signal: AbortSignal, metapackage: string): Promise<GuestPackages> {
-  const text = await run(['apt-cache', 'show', '--no-all-versions', metapackage, BUSYBOX_PACKAGE], {
-    signal,
-  });
+/** A kernel and its version are what its metapackage depends on. */
+function kernelIn(stanza: string, metapackage: string): PackageVersion {
+  const found = /^Depends: .*?(linux-image-\S+) \(= ([^)]+)\)/m.exec(stanza);
+  if (found === null) throw new Error(`apt does not know what ${metapackage} points to`);
+  return { name: found[1]!, version: found[2]! };
+}
+
+/** One question to apt, because each costs a second. */
+async function lookUp(signal: AbortSignal): Promise<GuestPackages> {
+  const names = [KERNEL_METAPACKAGE, FULL_KERNEL_METAPACKAGE, BUSYBOX_PACKAGE];
+  const text = await run(['apt-cache', 'show', '--no-all-versions', ...names], { signal });
   const stanzas = text.split('\n\n');
-  const of = (name: string): string => stanzas.find((stanza) => stanza.includes(`Package: ${name}\n`)) ?? '';
-  const kernel = /^Depends: .*?(linux-image-\S+) \(= ([^)]+)\)/m.exec(of(metapackage));
+  const of = (name: string): string =>
+    stanzas.find((stanza) => `\n${stanza}\n`.includes(`\nPackage: ${name}\n`)) ?? '';
   const busybox = /^Version: (.+)$/m.exec(of(BUSYBOX_PACKAGE))?.[1];
-  if (kernel === null) throw new Error(`apt does not know what ${metapackage} points to`);
   if (busybox === undefined) throw new Error(`apt knows no version of ${BUSYBOX_PACKAGE}`);
   return {
-    kernel: { name: kernel[1]!, version: kernel[2]! },
+    kernel: kernelIn(of(KERNEL_METAPACKAGE), KERNEL_METAPACKAGE),
+    fullKernel: kernelIn(of(FULL_KERNEL_METAPACKAGE), FULL_KERNEL_METAPACKAGE),
     busybox: { name: BUSYBOX_PACKAGE, version: busybox },
   };
 }
@@ -38,18 +47,15 @@ async function lookUp(signal: AbortSignal, metapackage: string): Promise<GuestPa
  * What the packages are at present; asks the archive only if this machine's lists do not tell.
  * @throws StaghornError 'host-unfit'
  */
-export async function findGuestPackages(
-  signal: AbortSignal,
-  metapackage = CLOUD_KERNEL,
-): Promise<GuestPackages> {
+export async function findGuestPackages(signal: AbortSignal): Promise<GuestPackages> {
   try {
-    return await lookUp(signal, metapackage);
+    return await lookUp(signal);
   } catch {
     signal.throwIfAborted();
   }
   try {
     await run(['apt-get', 'update', '-qq'], { signal, timeoutMs: 300_000 });
-    return await lookUp(signal, metapackage);
+    return await lookUp(signal);
   } catch (error) {
     throw new StaghornError('host-unfit', `cannot find the guest's packages: ${messageOf(error)}`, {
       cause: error,

@@ -5,7 +5,7 @@ import { z } from 'zod';
 import { StaghornError } from '../errors/index.ts';
 import { assetPath } from './asset.ts';
 import { run, type RunOptions } from './command.ts';
-import type { GuestImage } from './guest-image.ts';
+import { GUEST_CACHE } from './guest-image.ts';
 import { HOST_RUN, PRIVATE_DIRECTORIES, labPaths, outside } from './paths.ts';
 import type { HostPlan } from './plan.ts';
 import { identify, isAlive, until, type ProcessId } from './processes.ts';
@@ -51,7 +51,7 @@ async function childOf(parent: ProcessId): Promise<ProcessId | undefined> {
   return child > 0 ? identify(child) : undefined;
 }
 
-function hostCommand(lab: string, host: HostPlan, image: GuestImage): string[] {
+function hostCommand(lab: string, host: HostPlan): string[] {
   const offset = String(host.monotonicOffsetSeconds);
   const time =
     host.monotonicOffsetSeconds === 0 ? [] : ['--time', '--monotonic', offset, '--boottime', offset];
@@ -61,7 +61,7 @@ function hostCommand(lab: string, host: HostPlan, image: GuestImage): string[] {
     assetPath('host/start-host.sh'),
     hostDirectory(lab, host.name),
     host.name,
-    image.directory,
+    GUEST_CACHE,
   ];
   const enter = ['nsenter', `--net=/run/netns/${host.namespace}`];
   return [...enter, ...unshare, '--', 'tini', '--', ...script, ...PRIVATE_DIRECTORIES];
@@ -71,17 +71,12 @@ function hostCommand(lab: string, host: HostPlan, image: GuestImage): string[] {
  * Starts a host: its namespaces, tini as its PID 1, Open vSwitch and sshd. Whatever runs in it dies with PID 1.
  * @throws StaghornError 'host-unfit' with the end of the host's log; 'cancelled'
  */
-export async function startHost(
-  lab: string,
-  host: HostPlan,
-  image: GuestImage,
-  signal: AbortSignal,
-): Promise<void> {
+export async function startHost(lab: string, host: HostPlan, signal: AbortSignal): Promise<void> {
   const directory = hostDirectory(lab, host.name);
   await mkdir(directory, { recursive: true });
   const logPath = join(directory, 'host.log');
   const log = await open(logPath, 'a');
-  const [file, ...args] = hostCommand(lab, host, image) as [string, ...string[]];
+  const [file, ...args] = hostCommand(lab, host) as [string, ...string[]];
   const child = spawn(file, args, { detached: true, stdio: ['ignore', log.fd, log.fd], cwd: '/' });
   const failed = new Promise<never>((_resolve, reject) => {
     child.once('error', reject);

@@ -5,7 +5,8 @@ export { isFlawless, judge, type JudgedGuest, type Judgement } from './judge.ts'
 export { parseLabFile, readLabFile } from './lab-file.ts';
 export { labPaths, serialLog, type LabPaths } from './paths.ts';
 export { parseSerial, reportsIn, type GuestLine, type GuestReport } from './report.ts';
-export { labSchema, type LabFile } from './schema.ts';
+export { labSchema } from './schema-checks.ts';
+export type { LabFile } from './schema.ts';
 export { readGuestLines, readReports, readSerial, serialOffset, type SerialRange } from './serial-log.ts';
 export { labNames, labStatus, type LabStatus, type VmStatus } from './status.ts';
 export { describeLab, labUp, type Lab, type LabProgress, type LabUpOptions } from './up.ts';

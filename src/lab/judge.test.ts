@@ -1,8 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { isFlawless, judge } from './judge.ts';
-import { parseSerial, reportsIn, type GuestReport } from './report.ts';
+import { parseSerial, reportsIn, type GuestReport, type GuestStream } from './report.ts';
 
 const SECOND = 1e9;
+
+function stream(changes: Partial<GuestStream> = {}): GuestStream {
+  return { to: 2, rtoUs: 204_000, retransmissions: 0, retransmits: 0, backoff: 0, lost: 0, ...changes };
+}
 
 function report(second: number, changes: Partial<GuestReport> = {}): GuestReport {
   return {
@@ -20,6 +24,7 @@ function report(second: number, changes: Partial<GuestReport> = {}): GuestReport
     tcpBytes: second * 1000,
     tcpMismatches: 0,
     tcpRetransmissions: 0,
+    tcpTimeouts: 0,
     tcpFailures: 0,
     largestGapNs: 1e7,
     gapNs: 1e7,
@@ -27,6 +32,7 @@ function report(second: number, changes: Partial<GuestReport> = {}): GuestReport
     tscJumpNs: 0,
     peers: 1,
     peersReached: 1,
+    streams: [stream()],
     ...changes,
   };
 }
@@ -53,6 +59,33 @@ describe('the judge', () => {
   it('does not call a frame lost that is still in flight', () => {
     const judgement = judge([{ reports: [report(1), report(2, { received: 190 })], fromNs: SECOND }]);
     expect(judgement).toMatchObject({ lost: 0, pending: 10 });
+    expect(isFlawless(judgement)).toBe(true);
+  });
+
+  it('is not satisfied when a stream sent something twice, or its timer ran out', () => {
+    const between = (before: Partial<GuestReport>, after: Partial<GuestReport>) =>
+      judge([{ reports: [report(1, before), report(2, after), report(3, after)], fromNs: SECOND }]);
+    expect(isFlawless(between({}, {}))).toBe(true);
+    const once = between(
+      {},
+      { tcpRetransmissions: 1, streams: [stream({ retransmissions: 1, rtoUs: 408_000 })] },
+    );
+    expect(isFlawless(once)).toBe(false);
+    expect(once.disturbedStreams).toEqual([
+      {
+        ...{ from: 'a', to: 2, retransmissions: 1, backoff: 0, lost: 0 },
+        rtoBeforeUs: 204_000,
+        rtoAfterUs: 408_000,
+      },
+    ]);
+    expect(isFlawless(between({}, { tcpTimeouts: 1 }))).toBe(false);
+    expect(isFlawless(between({}, { streams: [stream({ backoff: 1, retransmits: 1 })] }))).toBe(false);
+  });
+
+  it('does not hold against a snapshot what a stream sent twice before it', () => {
+    const earlier = { tcpRetransmissions: 4, tcpTimeouts: 2, streams: [stream({ retransmissions: 4 })] };
+    const judgement = judge([{ reports: [report(1, earlier), report(2, earlier)], fromNs: SECOND }]);
+    expect(judgement).toMatchObject({ tcpRetransmissions: 0, tcpTimeouts: 0, disturbedStreams: [] });
     expect(isFlawless(judgement)).toBe(true);
   });
 
@@ -93,6 +126,13 @@ describe('a serial log', () => {
     const text = `${whole.slice(40)}\r\n[    1.0] kernel\r\n{"t":"ready","id":"a"}\r\n${whole}\r\n{"t":"rep${whole}\n${whole}`;
     expect(parseSerial(text).map(({ t }) => t)).toEqual(['ready', 'report']);
     expect(reportsIn(text)).toEqual([report(7)]);
+  });
+
+  it('reads a stream whose counts of 0 were left out', () => {
+    const written = { ...report(1), streams: [{ to: 2, rtoUs: 204_000, backoff: 1 }] };
+    expect(reportsIn(`${JSON.stringify(written)}\n`)).toEqual([
+      report(1, { streams: [stream({ backoff: 1 })] }),
+    ]);
   });
 
   it('refuses a report with a field that is unknown or missing', () => {

@@ -1,3 +1,4 @@
+import { disturbedStreams, type DisturbedStream } from './judge-streams.ts';
 import type { GuestReport } from './report.ts';
 
 /** Counts of a guest that only grow; the probe keeps them from its boot on. */
@@ -12,6 +13,7 @@ const COUNTS = [
   'tcpBytes',
   'tcpMismatches',
   'tcpRetransmissions',
+  'tcpTimeouts',
   'tcpFailures',
 ] as const;
 type Counts = Record<(typeof COUNTS)[number], number>;
@@ -27,6 +29,8 @@ export interface Judgement extends Counts {
   /** The largest steps of a clock that showed after the first moment; 0 if none was larger than before it. */
   readonly clockJumpNs: number;
   readonly tscJumpNs: number;
+  /** Streams that sent something twice, or were waiting for a timeout. */
+  readonly disturbedStreams: readonly DisturbedStream[];
 }
 
 /** A moment on a guest's own clock, as it stands in one of its reports. */
@@ -97,11 +101,18 @@ export function judge(guests: readonly JudgedGuest[]): Judgement {
     largestGapBeforeNs: largest(windows.flatMap(({ before }) => before.map(({ gapNs }) => gapNs))),
     clockJumpNs: largest(windows.map((window) => grown(window, 'clockJumpNs'))),
     tscJumpNs: largest(windows.map((window) => grown(window, 'tscJumpNs'))),
+    disturbedStreams: windows.flatMap(({ first, inside }) => disturbedStreams(first, inside)),
   };
 }
 
-/** Whether nothing was lost, duplicated, reordered or damaged, and something was received at all. */
+/**
+ * Whether nothing was lost, duplicated, reordered or damaged, no TCP had to send anything twice or ran into a timeout,
+ * and something was received at all.
+ */
 export function isFlawless(judgement: Judgement): boolean {
-  const { lost, duplicated, reordered, corrupted, tcpMismatches, tcpFailures, received } = judgement;
-  return received > 0 && lost + duplicated + reordered + corrupted + tcpMismatches + tcpFailures === 0;
+  const { lost, duplicated, reordered, corrupted, received } = judgement;
+  const { tcpMismatches, tcpFailures, tcpRetransmissions, tcpTimeouts } = judgement;
+  const datagrams = lost + duplicated + reordered + corrupted;
+  const streams = tcpMismatches + tcpFailures + tcpRetransmissions + tcpTimeouts;
+  return received > 0 && datagrams + streams + judgement.disturbedStreams.length === 0;
 }

@@ -2,7 +2,8 @@ import { readFile } from 'node:fs/promises';
 import { LineCounter, parseDocument, type Document } from 'yaml';
 import type { z } from 'zod';
 import { StaghornError, messageOf } from '../errors/index.ts';
-import { labSchema, type LabFile } from './schema.ts';
+import { labSchema } from './schema-checks.ts';
+import type { LabFile } from './schema.ts';
 
 function joined(path: readonly PropertyKey[]): string {
   return path.reduce<string>(

@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 
 export const LAB_ROOT = '/var/lib/staghorn/lab';
 
@@ -45,6 +45,16 @@ export function outside(lab: string, host: string, path: string): string {
 /** A VM's files, as its host sees them. */
 export function vmFiles(vm: string): { qmp: string; serial: string; pid: string } {
   return { qmp: `${HOST_RUN}/${vm}.qmp`, serial: `${HOST_RUN}/${vm}.serial`, pid: `${HOST_RUN}/${vm}.pid` };
+}
+
+/** What the tap of a VM's NIC gave to QEMU and got from it, in pcap(5): of the QEMU that was started last. */
+export function captureFile(vm: string, nic: number): string {
+  return `${HOST_RUN}/${vm}.nic${nic}.pcap`;
+}
+
+/** A guest's image, as hosts see it: the cache of images is there as a whole. */
+export function imageInHost({ directory }: { directory: string }): string {
+  return `${HOST_RUN}/guest/${basename(directory)}`;
 }
 
 /** A VM's serial log, as the machine sees it. */

@@ -9,6 +9,12 @@ function planOf(text: string): ReturnType<typeof planLab> {
   return planLab(parseLabFile(text));
 }
 
+const image = (name: string) => ({ directory: `/x/${name}`, kernel: '', initrd: '' });
+const machine = {
+  ...{ accelerator: 'tcg' as const, tscKhz: 2_000_000, vhost: false },
+  images: { cloud: image('cloud'), full: image('full') },
+};
+
 const THREE_HOSTS = `name: three
 hosts: [{ name: h1 }, { name: h2 }, { name: h3 }]
 vms: [{ name: a, host: h1 }, { name: b, host: h2 }, { name: c, host: h3 }]
@@ -22,7 +28,7 @@ describe('the plan of a lab', () => {
       '198.18.0.12/24',
       '198.18.0.13/24',
     ]);
-    expect(plan.vms.map((vm) => vm.nics[0]!.address)).toEqual([
+    expect(plan.vms.map((vm) => vm.nics[0]!.interfaces[0]!.address)).toEqual([
       '10.77.0.1/24',
       '10.77.0.2/24',
       '10.77.0.3/24',
@@ -57,11 +63,11 @@ vms:
 `);
     const peers = plan.vms.map((vm) => vm.peers.map(({ id, nic }) => [id, nic]));
     expect(peers).toEqual([
-      [[3, 0]],
-      [[3, 0]],
+      [[3, '0']],
+      [[3, '0']],
       [
-        [1, 0],
-        [2, 1],
+        [1, '0'],
+        [2, '1'],
       ],
     ]);
     expect(plan.vms[2]!.nics.map(({ vlan }) => vlan)).toEqual([10, 20]);
@@ -100,9 +106,7 @@ vms:
   });
 
   it('launches guests without offloads, with a clock that stops with the VM', () => {
-    const argv = qemuCommand(planOf(THREE_HOSTS).vms[0]!, { accelerator: 'tcg', tscKhz: 2_000_000 }).join(
-      ' ',
-    );
+    const argv = qemuCommand(planOf(THREE_HOSTS).vms[0]!, machine).join(' ');
     expect(argv).toContain('vnet_hdr=off');
     expect(argv).toContain('clock=vm');
   });

@@ -2,6 +2,7 @@ import { mkdir, readFile, readdir, rename, writeFile } from 'node:fs/promises';
 import { z } from 'zod';
 import { StaghornError } from '../errors/index.ts';
 import { LAB_ROOT, labPaths } from './paths.ts';
+import { shapedDeviceSchema } from './shaped-devices.ts';
 import { identify, isAlive, thisProcess } from './processes.ts';
 
 /**
@@ -19,6 +20,7 @@ const recordSchema = z.strictObject({
   wireNamespace: z.string(),
   hosts: z.array(z.strictObject({ name: z.string(), namespace: z.string(), managementAddress: z.string() })),
   vms: z.array(z.strictObject({ name: z.string(), host: z.string() })),
+  shaped: z.array(shapedDeviceSchema).default([]),
 });
 export type LabRecord = z.infer<typeof recordSchema>;
 

@@ -2,6 +2,21 @@ import { z } from 'zod';
 
 const count = z.int().nonnegative();
 
+/** A stream to a peer, out of TCP_INFO of its sender, as `ss -ti` prints it. A count that is 0 is not written. */
+const streamSchema = z.strictObject({
+  /** The peer's number. */
+  to: z.int(),
+  /** The retransmission timeout at present. */
+  rtoUs: count,
+  retransmissions: count.default(0),
+  /** Timeouts in a row that are not over yet, and how often the timeout was doubled for them. */
+  retransmits: count.default(0),
+  backoff: count.default(0),
+  /** Segments that the sender takes for lost at present. */
+  lost: count.default(0),
+});
+export type GuestStream = z.infer<typeof streamSchema>;
+
 /** A line that a guest's probe writes every second; all counts are since its boot (src/lab/guest/probe.c). */
 export const reportSchema = z.strictObject({
   t: z.literal('report'),
@@ -20,6 +35,8 @@ export const reportSchema = z.strictObject({
   tcpBytes: count,
   tcpMismatches: count,
   tcpRetransmissions: count,
+  /** Of the retransmission timer (TCPTimeouts in /proc/net/netstat). */
+  tcpTimeouts: count,
   tcpFailures: count,
   /** Between two wake-ups of the probe, by CLOCK_MONOTONIC: since it was ready, and since the last report. */
   largestGapNs: count,
@@ -30,6 +47,7 @@ export const reportSchema = z.strictObject({
   tscJumpNs: count,
   peers: count,
   peersReached: count,
+  streams: z.array(streamSchema),
 });
 export type GuestReport = z.infer<typeof reportSchema>;
 

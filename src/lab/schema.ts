@@ -1,8 +1,10 @@
 import { z } from 'zod';
-import { overlaps, parseSubnet } from './subnet.ts';
+import { shapeSchema } from './shaping.ts';
+import { parseSubnet } from './subnet.ts';
 
 /**
- * The lab file. Strict objects, defaults in the schema; what is derived (addresses, MACs, peers) is in `plan.ts`.
+ * The lab file, key by key. Strict objects, defaults in the schema; how keys depend on each other is in
+ * `schema-checks.ts`, what is derived from them (addresses, MACs, peers) in `plan.ts`.
  * Names end up in names of namespaces, interfaces and files, so they are short and plain.
  */
 const labName = z
@@ -16,9 +18,6 @@ const bridgeName = z
   .regex(/^[a-z][a-z0-9-]{0,13}$/, 'a lower-case letter, then at most 13 of a-z, 0-9 and "-"');
 const mac = z.string().regex(/^[0-9a-f][02468ace](:[0-9a-f]{2}){5}$/, 'a lower-case unicast MAC address');
 const ipv4 = z.ipv4();
-const rate = z.string().regex(/^\d+(\.\d+)?[kmg]?bit$/, 'a rate of tc(8), such as "20mbit"');
-const byteCount = z.string().regex(/^\d+k?b$/, 'a size of tc(8), such as "4kb"');
-const duration = z.string().regex(/^\d+(\.\d+)?[mu]?s$/, 'a time of tc(8), such as "400ms"');
 
 const subnet = z.string().superRefine((text, context) => {
   const parsed = parseSubnet(text);
@@ -27,19 +26,22 @@ const subnet = z.string().superRefine((text, context) => {
   else if (parsed.prefix < 16 || parsed.prefix > 28) context.addIssue('a prefix length from 16 to 28');
 });
 
-/** A token bucket filter on a tap's egress, that is on what the VM receives (tc-tbf(8)). */
-const shape = z.strictObject({
-  rate,
-  burst: byteCount.default('4kb'),
-  latency: duration.default('400ms'),
-});
-
 const nic = z.strictObject({
   network: memberName.optional(),
+  /** Networks with a VLAN: their frames come tagged, and the guest has an interface in each. */
+  trunk: z.array(memberName).min(1).max(16).optional(),
   switch: bridgeName.default('br-int'),
   mac: mac.optional(),
   ip: ipv4.optional(),
-  shape: shape.optional(),
+  model: z.enum(['virtio', 'e1000', 'rtl8139']).default('virtio'),
+  queues: z.int().min(1).max(8).default(1),
+  vhost: z.enum(['auto', 'on', 'off']).default('off'),
+  /** Whether checksums and segmentation may be left to the network: the tap has virtio-net headers then. */
+  offloads: z.enum(['on', 'off']).default('off'),
+  /** On what the VM receives. */
+  shape: shapeSchema.optional(),
+  /** Whether QEMU writes what this NIC's tap gives it and gets from it to a file. */
+  capture: z.boolean().default(false),
 });
 
 const tcpRate = z.union([z.literal('unlimited'), z.int().min(1000)]);
@@ -52,7 +54,9 @@ const probe = z.strictObject({
   /** Rates of single peers, by name. */
   tcpFrom: z.record(memberName, tcpRate).default({}),
   tcpWindowBytes: z.int().min(2048).max(1_000_000).optional(),
-  tcpSegmentBytes: z.int().min(88).max(1460).optional(),
+  tcpSegmentBytes: z.int().min(88).max(8960).optional(),
+  /** Of the streams that this VM sends; the kernel's own is 200. */
+  tcpLeastTimeoutMs: z.int().min(200).max(60_000).default(3000),
   reportIntervalMs: z.int().min(100).max(60_000).default(1000),
 });
 
@@ -75,11 +79,7 @@ const vm = z.strictObject({
   host: memberName,
   memoryMiB: z.int().min(64).max(65_536).default(128),
   cpus: z.int().min(1).max(16).default(1),
-  nics: z
-    .array(nic)
-    .min(1)
-    .max(8)
-    .default([{ switch: 'br-int' }]),
+  nics: z.array(nic).min(1).max(8).prefault([{}]),
   probe: probe.prefault({}),
 });
 
@@ -87,17 +87,22 @@ const network = z.strictObject({
   name: memberName,
   vlan: z.int().min(1).max(4094).optional(),
   subnet: subnet.default('10.77.0.0/24'),
+  mtu: z.int().min(576).max(9000).default(1500),
 });
 
 const link = z.strictObject({
   from: memberName,
   to: memberName,
-  type: z.literal('vxlan').default('vxlan'),
+  type: z.enum(['vxlan', 'geneve', 'gre']).default('vxlan'),
   key: z.int().min(1).max(16_777_215).optional(),
   switch: bridgeName.default('br-int'),
+  /** On what goes from `from` to `to`, and back as well … */
+  shape: shapeSchema.optional(),
+  /** … unless this says otherwise. */
+  shapeBack: shapeSchema.optional(),
 });
 
-const labShape = z.strictObject({
+export const labFields = z.strictObject({
   name: labName,
   accelerator: z.enum(['auto', 'kvm', 'tcg']).default('tcg'),
   /** The controller reaches the hosts here; a range for benchmarks (RFC 2544), so that it clashes with nothing. */
@@ -109,83 +114,10 @@ const labShape = z.strictObject({
   networks: z
     .array(network)
     .min(1)
-    .default([{ name: 'lan', subnet: '10.77.0.0/24' }]),
+    .prefault([{ name: 'lan' }]),
   /** Left out: a full mesh of VXLAN tunnels between the switches of equal name. */
   links: z.array(link).optional(),
   vms: z.array(vm).min(1).max(65),
 });
 
-type Shape = z.infer<typeof labShape>;
-type Report = (path: (string | number)[], message: string) => void;
-
-function checkUnique(items: readonly { name: string }[], kind: string, report: Report): void {
-  const seen = new Set<string>();
-  items.forEach(({ name }, index) => {
-    if (seen.has(name)) report([kind, index, 'name'], `"${name}" is there twice`);
-    seen.add(name);
-  });
-}
-
-function checkVms(lab: Shape, report: Report): void {
-  const networks = new Set(lab.networks.map(({ name }) => name));
-  lab.vms.forEach((candidate, v) => {
-    const on = lab.hosts.find(({ name }) => name === candidate.host);
-    if (on === undefined) report(['vms', v, 'host'], `there is no host "${candidate.host}"`);
-    for (const peer of Object.keys(candidate.probe.tcpFrom)) {
-      if (!lab.vms.some(({ name }) => name === peer))
-        report(['vms', v, 'probe', 'tcpFrom', peer], `there is no VM "${peer}"`);
-    }
-    candidate.nics.forEach((port, n) => {
-      if (port.network !== undefined && !networks.has(port.network))
-        report(['vms', v, 'nics', n, 'network'], `there is no network "${port.network}"`);
-      if (on !== undefined && !on.switches.some(({ name }) => name === port.switch))
-        report(['vms', v, 'nics', n, 'switch'], `host "${on.name}" has no switch "${port.switch}"`);
-    });
-  });
-}
-
-/** The switch forwards by MAC learning without a spanning tree: a ring of links would multiply frames. */
-function checkLinks(lab: Shape, report: Report): void {
-  const parent = new Map<string, string>();
-  const root = (name: string): string => {
-    const above = parent.get(name);
-    return above === undefined ? name : root(above);
-  };
-  lab.links?.forEach((candidate, l) => {
-    const ends = [candidate.from, candidate.to].map((name) => lab.hosts.find((one) => one.name === name));
-    ends.forEach((end, e) => {
-      const key = e === 0 ? 'from' : 'to';
-      if (end === undefined) report(['links', l, key], `there is no host "${candidate[key]}"`);
-      else if (!end.switches.some(({ name }) => name === candidate.switch))
-        report(['links', l, 'switch'], `host "${end.name}" has no switch "${candidate.switch}"`);
-    });
-    const [from, to] = [candidate.from, candidate.to].map((name) => root(`${candidate.switch} ${name}`)) as [
-      string,
-      string,
-    ];
-    if (from === to) report(['links', l], `the links of "${candidate.switch}" form a loop`);
-    else parent.set(from, to);
-  });
-}
-
-export const labSchema = labShape.superRefine((lab, context) => {
-  const report: Report = (path, message) => context.addIssue({ code: 'custom', path, message });
-  checkUnique(lab.hosts, 'hosts', report);
-  checkUnique(lab.networks, 'networks', report);
-  checkUnique(lab.vms, 'vms', report);
-  lab.hosts.forEach(({ switches }, index) =>
-    checkUnique(switches, 'switches', (path, message) => report(['hosts', index, ...path], message)),
-  );
-  lab.hosts.forEach(({ switches }, index) => {
-    if (switches.some(({ name }) => name === 'br-underlay'))
-      report(['hosts', index, 'switches'], '"br-underlay" is the name of the lab\'s own bridge');
-  });
-  checkVms(lab, report);
-  checkLinks(lab, report);
-  const [management, underlay] = [parseSubnet(lab.management), parseSubnet(lab.underlay)];
-  if (management !== undefined && underlay !== undefined && overlaps(management, underlay))
-    report(['underlay'], `overlaps with the management subnet ${lab.management}`);
-});
-
-export type LabFile = z.infer<typeof labSchema>;
-export type Shaping = z.infer<typeof shape>;
+export type LabFile = z.infer<typeof labFields>;

@@ -1,14 +1,15 @@
 import { readFile } from 'node:fs/promises';
 import { StaghornError } from '../errors/index.ts';
-import { hostInit } from './host.ts';
+import { hostInit, runInHost } from './host.ts';
 import { serialLog, vmFiles } from './paths.ts';
 import { processesIn } from './processes.ts';
 import { allRecords, isComingUp, readRecord, type LabRecord } from './record.ts';
 import type { GuestReport } from './report.ts';
 import { readReports, serialOffset } from './serial-log.ts';
+import { inPlace, type ShapedDevice } from './shaped-devices.ts';
 
 /** Enough of a serial log's end to hold a whole report. */
-const TAIL_BYTES = 4096;
+const TAIL_BYTES = 16_384;
 
 export interface VmStatus {
   readonly name: string;
@@ -18,12 +19,18 @@ export interface VmStatus {
   readonly lastReport: GuestReport | null;
 }
 
+/** A link or NIC with a shape, and whether the kernel really has it. */
+export interface ShapedStatus extends ShapedDevice {
+  readonly inPlace: boolean;
+}
+
 export interface LabStatus {
   readonly name: string;
   /** 'broken': an `up` was killed half way, or something of it has ended since. */
   readonly state: 'coming-up' | 'up' | 'broken';
   readonly hosts: readonly { readonly name: string; readonly address: string; readonly pid: number | null }[];
   readonly vms: readonly VmStatus[];
+  readonly shaped: readonly ShapedStatus[];
 }
 
 /** The QEMU that was told to write this VM's pid file, among the processes of its host's namespace. */
@@ -54,6 +61,17 @@ async function vmStatuses(record: LabRecord): Promise<VmStatus[]> {
   );
 }
 
+async function shapedStatuses({ name, shaped }: LabRecord): Promise<ShapedStatus[]> {
+  const hosts = [...new Set(shaped.map(({ host }) => host))];
+  const all = hosts.map(async (host) => {
+    const devices = shaped.filter((device) => device.host === host);
+    const json = await runInHost({ lab: name, host }, ['tc', '-json', 'qdisc', 'show']).catch(() => '');
+    const there = inPlace(devices, json);
+    return devices.map((device, index) => ({ ...device, inPlace: there[index]! }));
+  });
+  return (await Promise.all(all)).flat();
+}
+
 /** @throws StaghornError 'not-found' */
 export async function labStatus(name: string): Promise<LabStatus> {
   const record = await readRecord(name);
@@ -65,9 +83,10 @@ export async function labStatus(name: string): Promise<LabStatus> {
       pid: (await hostInit(name, host.name))?.pid ?? null,
     })),
   );
-  const vms = await vmStatuses(record);
+  const [vms, shaped] = await Promise.all([vmStatuses(record), shapedStatuses(record)]);
   const whole = record.phase === 'up' && [...hosts, ...vms].every(({ pid }) => pid !== null);
-  return { name, state: whole ? 'up' : (await isComingUp(record)) ? 'coming-up' : 'broken', hosts, vms };
+  const state = whole ? 'up' : (await isComingUp(record)) ? 'coming-up' : 'broken';
+  return { name, state, hosts, vms, shaped };
 }
 
 /** Names of all labs on this machine. */

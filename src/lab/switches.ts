@@ -1,4 +1,6 @@
+import { linkShapingCommands, shapedTunnels, UNDERLAY_PORT } from './link-shaping.ts';
 import type { HostPlan, LabPlan, NicPlan, VmPlan } from './plan.ts';
+import { qdiscArguments } from './shaping.ts';
 
 /**
  * The commands that make a host's switches, as data. Under Open vSwitch's userspace datapath a tunnel leaves
@@ -6,11 +8,24 @@ import type { HostPlan, LabPlan, NicPlan, VmPlan } from './plan.ts';
  * (Documentation/howto/userspace-tunneling.rst of Open vSwitch).
  */
 const UNDERLAY_BRIDGE = 'br-underlay';
-const UNDERLAY_MTU = 9000;
+/** Room for a tunnel's headers around a guest's largest frame. */
+export const UNDERLAY_MTU_BYTES = 9216;
+const DEFAULT_MTU_BYTES = 1500;
 /** The longest that Open vSwitch keeps a tunnel's neighbour without using it, in seconds. */
 const NEIGHBOUR_AGING_SECONDS = 3600;
 
 type Command = readonly string[];
+
+/**
+ * Open vSwitch removes a qdisc that it finds on a port, unless the port's QoS is "linux-noop"
+ * (ovs-vswitchd.conf.db(5)); so the shaping comes after the port.
+ */
+function leaveQdisc(port: string): string[] {
+  return [
+    ...['--', 'set', 'port', port, 'qos=@shaped'],
+    ...['--', '--id=@shaped', 'create', 'qos', 'type=linux-noop'],
+  ];
+}
 
 function bridgeCommands(host: HostPlan): Command {
   const netdev = (bridge: string): string[] => [
@@ -34,7 +49,7 @@ function bridgeCommands(host: HostPlan): Command {
       'set',
       'interface',
       tunnel.name,
-      'type=vxlan',
+      `type=${tunnel.type}`,
       ...options,
     ];
     return tunnel.protected ? [...add, '--', 'set', 'port', tunnel.name, 'other_config:protected=true'] : add;
@@ -43,8 +58,9 @@ function bridgeCommands(host: HostPlan): Command {
     'ovs-vsctl',
     ...netdev(UNDERLAY_BRIDGE),
     `other_config:hwaddr=${host.underlayMac}`,
-    ...['--', 'add-port', UNDERLAY_BRIDGE, 'underlay'],
-    ...['--', 'set', 'interface', UNDERLAY_BRIDGE, `mtu_request=${UNDERLAY_MTU}`],
+    ...['--', 'add-port', UNDERLAY_BRIDGE, UNDERLAY_PORT],
+    ...(shapedTunnels(host).length === 0 ? [] : leaveQdisc(UNDERLAY_PORT)),
+    ...['--', 'set', 'interface', UNDERLAY_BRIDGE, `mtu_request=${UNDERLAY_MTU_BYTES}`],
     ...host.switches.flatMap(netdev),
     ...tunnels,
   ];
@@ -64,38 +80,30 @@ export function switchCommands(host: HostPlan): Command[] {
       tunnel.remoteAddress,
       tunnel.remoteMac,
     ]),
+    ...linkShapingCommands(host),
   ];
 }
 
-/**
- * Open vSwitch removes a qdisc that it finds on a new port, unless the port's QoS is "linux-noop"
- * (ovs-vswitchd.conf.db(5)); so the shaping comes after the port.
- */
+function vlanOf({ vlan, interfaces }: NicPlan): string[] {
+  if (vlan !== null) return [`tag=${vlan}`];
+  const trunks = interfaces.flatMap((one) => (one.vlan === null ? [] : [one.vlan]));
+  return trunks.length === 0 ? [] : [`trunks=${trunks.join(',')}`, 'vlan_mode=trunk'];
+}
+
+/** The switch's buffers for a tap are as large as its MTU, so that is set before the port is added. */
 function tapCommands(nic: NicPlan): Command[] {
-  const tag = nic.vlan === null ? [] : [`tag=${nic.vlan}`];
-  const plain: Command[] = [
-    ['ip', 'tuntap', 'add', nic.tap, 'mode', 'tap'],
-    ['ip', 'link', 'set', nic.tap, 'up'],
-  ];
-  if (nic.shape === null) return [...plain, ['ovs-vsctl', 'add-port', nic.switch, nic.tap, ...tag]];
-  const qos = [
-    '--',
-    'set',
-    'port',
-    nic.tap,
-    'qos=@shaped',
-    '--',
-    '--id=@shaped',
-    'create',
-    'qos',
-    'type=linux-noop',
-  ];
-  const { rate, burst, latency } = nic.shape;
-  const tbf = ['tbf', 'rate', rate, 'burst', burst, 'latency', latency];
+  const queues = nic.queues > 1 ? ['multi_queue'] : [];
+  const mtu = nic.mtuBytes === DEFAULT_MTU_BYTES ? [] : ['mtu', String(nic.mtuBytes)];
   return [
-    ...plain,
-    ['ovs-vsctl', 'add-port', nic.switch, nic.tap, ...tag, ...qos],
-    ['tc', 'qdisc', 'replace', 'dev', nic.tap, 'root', ...tbf],
+    ['ip', 'tuntap', 'add', nic.tap, 'mode', 'tap', ...queues],
+    ['ip', 'link', 'set', nic.tap, ...mtu, 'up'],
+    [
+      ...['ovs-vsctl', 'add-port', nic.switch, nic.tap, ...vlanOf(nic)],
+      ...(nic.shape === null ? [] : leaveQdisc(nic.tap)),
+    ],
+    ...(nic.shape === null
+      ? []
+      : [['tc', 'qdisc', 'replace', 'dev', nic.tap, 'root', ...qdiscArguments(nic.shape, nic.mtuBytes)]]),
   ];
 }
 

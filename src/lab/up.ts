@@ -3,13 +3,15 @@ import { chooseAccelerator } from './accelerator.ts';
 import { bootVms } from './boot.ts';
 import { removeLab } from './down.ts';
 import { guestCommandLine } from './guest-command-line.ts';
-import { measureTscKhz, prepareGuestImage, type GuestImage } from './guest-image.ts';
+import { measureTscKhz, prepareGuestImages, type GuestImages } from './guest-image.ts';
+import { checkKernel } from './kernel-check.ts';
 import { runInHost, startHost } from './host.ts';
 import { writeAccess } from './host-access.ts';
 import { labPaths, serialLog } from './paths.ts';
 import { planLab, type HostPlan, type LabPlan } from './plan.ts';
 import { claimLab, writeRecord, type LabRecord } from './record.ts';
 import type { LabFile } from './schema.ts';
+import { shapedDevices } from './shaped-devices.ts';
 import { switchCommands } from './switches.ts';
 import { refuseClash, wireLab } from './wiring.ts';
 
@@ -65,38 +67,35 @@ function recordOf(plan: LabPlan): Omit<LabRecord, 'version' | 'phase' | 'maker'>
       managementAddress,
     })),
     vms: plan.vms.map(({ name, host }) => ({ name, host })),
+    shaped: shapedDevices(plan),
   };
 }
 
-async function bringUpHost(
-  lab: string,
-  host: HostPlan,
-  image: GuestImage,
-  signal: AbortSignal,
-): Promise<void> {
-  await startHost(lab, host, image, signal);
+async function bringUpHost(lab: string, host: HostPlan, signal: AbortSignal): Promise<void> {
+  await startHost(lab, host, signal);
   for (const command of switchCommands(host)) await runInHost({ lab, host: host.name }, command, { signal });
 }
 
 interface Making {
   readonly plan: LabPlan;
-  readonly image: GuestImage;
+  readonly images: GuestImages;
+  readonly vhost: boolean;
   readonly signal: AbortSignal;
   readonly progress: (step: LabProgress['step'], detail: string) => void;
 }
 
-async function make({ plan, image, signal, progress }: Making): Promise<void> {
+async function make({ plan, images, vhost, signal, progress }: Making): Promise<void> {
   progress('network', `management ${plan.management.subnet}, ${plan.hosts.length} hosts`);
   await wireLab(plan, signal);
   await writeAccess(plan, signal);
   const startOne = async (host: HostPlan): Promise<void> => {
-    await bringUpHost(plan.name, host, image, signal);
+    await bringUpHost(plan.name, host, signal);
     progress('host', `${host.name} at ${host.managementAddress.split('/', 1)[0]}`);
   };
   await Promise.all(plan.hosts.map(startOne));
-  const accelerator = await chooseAccelerator(plan.accelerator, image, signal);
+  const accelerator = await chooseAccelerator(plan.accelerator, images.cloud, signal);
   progress('boot', `${plan.vms.length} VMs under ${accelerator}`);
-  const machine = { accelerator, tscKhz: await measureTscKhz(image, signal) };
+  const machine = { accelerator, tscKhz: await measureTscKhz(images.cloud, signal), vhost, images };
   await bootVms({ plan, machine, signal, onReady: ({ name }) => progress('ready', name) });
 }
 
@@ -115,12 +114,16 @@ export async function labUp(file: LabFile, options: LabUpOptions = {}): Promise<
   const progress: Making['progress'] = (step, detail) => options.onProgress?.({ step, detail });
   if (process.getuid?.() !== 0)
     throw new StaghornError('privilege-missing', 'a lab needs root on this machine');
+  const { vhost } = await checkKernel(plan, signal);
   const record = await claimLab(recordOf(plan));
   try {
     await refuseClash(plan, signal);
     progress('guest', 'kernel and initial RAM disk');
-    const image = await prepareGuestImage(signal);
-    await make({ plan, image, signal, progress });
+    const images = await prepareGuestImages(
+      plan.vms.map(({ kernel }) => kernel),
+      signal,
+    );
+    await make({ plan, images, vhost, signal, progress });
     await writeRecord({ ...record, phase: 'up' });
   } catch (error) {
     failed.abort();

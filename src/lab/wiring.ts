@@ -3,10 +3,8 @@ import { run } from './command.ts';
 import type { HostPlan, LabPlan } from './plan.ts';
 import { allRecords } from './record.ts';
 import { overlaps, parseSubnet, subnetOf } from './subnet.ts';
+import { UNDERLAY_MTU_BYTES } from './switches.ts';
 import { z } from 'zod';
-
-/** Room for a VLAN tag and VXLAN's headers around a guest's largest frame, jumbo frames included. */
-const UNDERLAY_MTU = 9000;
 
 const addresses = z.array(
   z.object({
@@ -58,7 +56,7 @@ async function wireHost(plan: LabPlan, host: HostPlan, signal: AbortSignal): Pro
     `link set ${managementLink} master ${plan.management.bridge} up`,
     `-n ${namespace} address add ${host.managementAddress} dev management`,
     `-n ${namespace} link set management up`,
-    `-n ${namespace} link add underlay mtu ${UNDERLAY_MTU} type veth peer name ${wireLink} mtu ${UNDERLAY_MTU} netns ${plan.wireNamespace}`,
+    `-n ${namespace} link add underlay mtu ${UNDERLAY_MTU_BYTES} type veth peer name ${wireLink} mtu ${UNDERLAY_MTU_BYTES} netns ${plan.wireNamespace}`,
     `-n ${namespace} link set underlay up`,
     `-n ${plan.wireNamespace} link set ${wireLink} master wire up`,
   ];
@@ -73,7 +71,7 @@ export async function wireLab(plan: LabPlan, signal: AbortSignal): Promise<void>
     `link add ${bridge} type bridge`,
     `address add ${address} dev ${bridge}`,
     `link set ${bridge} up`,
-    `-n ${plan.wireNamespace} link add wire mtu ${UNDERLAY_MTU} type bridge mcast_snooping 0`,
+    `-n ${plan.wireNamespace} link add wire mtu ${UNDERLAY_MTU_BYTES} type bridge mcast_snooping 0`,
     `-n ${plan.wireNamespace} link set wire up`,
   ];
   for (const line of lines) await run(['ip', ...line.split(' ')], { signal });

@@ -21,6 +21,7 @@ function labOf(given: Partial<LabTools>): Parts {
       state: 'up',
       hosts: hosts.map((host) => ({ ...host, pid: 11 })),
       vms: vms.map((vm) => ({ ...vm, pid: null })),
+      shaped: [],
     }),
     ...given,
   };
@@ -52,6 +53,20 @@ describe('staghorn lab', () => {
     };
     expect((await run('lab up lab.yaml', labOf({ up }), terminal)).exit).toBe(41);
     expect(terminal.hears('SIGINT')).toBe(false);
+  });
+
+  it('status shows what is shaped, and whether it really is', async () => {
+    const device = { host: 'red', device: 'tap0-0', towards: 'VM one', shape: '8mbit' };
+    const status: LabTools['status'] = async (name) => ({
+      ...{ name, state: 'up', hosts: [], vms: [] },
+      shaped: [
+        { ...device, inPlace: true },
+        { ...device, device: 'tap1-0', inPlace: false },
+      ],
+    });
+    const { out } = await run('lab status lab', labOf({ status }));
+    expect(out).toMatch(/^red +tap0-0 +VM one +8mbit$/m);
+    expect(out).toMatch(/^red +tap1-0 +VM one +8mbit \(not in place\)$/m);
   });
 
   it('status shows hosts and VMs with their processes', async () => {

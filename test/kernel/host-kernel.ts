@@ -4,9 +4,6 @@ import { run } from '../../src/lab/command.ts';
 import { GUEST_CACHE } from '../../src/lab/guest-image.ts';
 import { findGuestPackages, unpackPackage } from '../../src/lab/guest-packages.ts';
 
-/** Unlike the cloud kernel of the lab's guests, this one has 9p, by which the machine's own files get into the guest. */
-const METAPACKAGE = 'linux-image-amd64';
-
 export interface HostKernel {
   readonly image: string;
   readonly release: string;
@@ -15,15 +12,18 @@ export interface HostKernel {
   readonly busybox: string;
 }
 
-/** Debian's own kernel, downloaded and unpacked once, never installed. */
+/**
+ * Debian's own kernel, downloaded and unpacked once, never installed. Unlike the cloud kernel of the lab's guests it has
+ * 9p, by which the machine's own files get into the guest.
+ */
 export async function prepareHostKernel(signal: AbortSignal): Promise<HostKernel> {
-  const packages = await findGuestPackages(signal, METAPACKAGE);
+  const packages = await findGuestPackages(signal);
   const settings = { cache: join(GUEST_CACHE, 'packages'), signal };
-  const files = await unpackPackage(packages.kernel, settings);
+  const files = await unpackPackage(packages.fullKernel, settings);
   const busybox = await unpackPackage(packages.busybox, settings);
   const modules = join(files, 'lib/modules');
   const [release] = await readdir(modules);
-  if (release === undefined) throw new Error(`${packages.kernel.name} has no modules`);
+  if (release === undefined) throw new Error(`${packages.fullKernel.name} has no modules`);
   const index = await stat(join(modules, release, 'modules.dep')).catch(() => undefined);
   if (index === undefined) await run(['depmod', '--basedir', files, release], { signal });
   return {

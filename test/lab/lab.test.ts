@@ -1,3 +1,4 @@
+import { spawnSync } from 'node:child_process';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -27,6 +28,7 @@ hosts:
   - name: h1
   - { name: h2, clock: { monotonicOffsetSeconds: 5000 } }
 networks: [{ name: lan, vlan: 10 }]
+links: [{ from: h1, to: h2, shape: { rate: 50mbit }, shapeBack: { rate: 60mbit } }]
 vms:
   - { name: a, host: h1 }
   - name: b
@@ -36,6 +38,25 @@ vms:
 `);
 const plan = planLab(file);
 const links = [plan.management.bridge, ...plan.hosts.map(({ managementLink }) => managementLink)];
+
+describe('a lab with a delay', () => {
+  const delayed = parseLabFile(`name: ${name}-d
+management: ${subnet}
+hosts: [{ name: h1 }, { name: h2 }]
+links: [{ from: h1, to: h2, shape: { delay: 10ms } }]
+vms: [{ name: a, host: h1 }]
+`);
+  const trial = 'ip link add x type veth peer name y && tc qdisc add dev x root netem delay 1ms';
+  const hasNetem = spawnSync('unshare', ['--net', 'sh', '-c', trial]).status === 0;
+
+  it.skipIf(hasNetem)('is refused by a kernel without netem before anything is made', async () => {
+    await expect(labUp(delayed)).rejects.toMatchObject({
+      code: 'host-unfit',
+      message: expect.stringMatching(/no sch_netem .* the link from "h1" to "h2" needs/) as string,
+    });
+    expect(leftovers(delayed.name, [])).toEqual([]);
+  });
+});
 
 describe('a lab of two hosts', { timeout: 60_000 }, () => {
   let lab: Lab;
@@ -106,20 +127,59 @@ describe('a lab of two hosts', { timeout: 60_000 }, () => {
     ).toBeGreaterThan(4990);
   });
 
+  it('says what is shaped, and whether it really is', async () => {
+    const [shaped] = (await labStatus(name)).shaped;
+    expect(shaped).toMatchObject({
+      host: 'h2',
+      device: 'tap1-0',
+      towards: 'VM b',
+      shape: '20mbit',
+      inPlace: true,
+    });
+    expect((await labStatus(name)).shaped.map(({ towards }) => towards).sort()).toEqual([
+      'VM b',
+      'link to h1 (br-int)',
+      'link to h2 (br-int)',
+    ]);
+  });
+
+  it('has a queue for each link on the wire, which its frames pass', async () => {
+    const sent = /class htb 1:1 .*\n Sent (\d+) bytes/.exec(await ssh('h1', 'tc -s class show dev underlay'));
+    expect(Number(sent?.[1])).toBeGreaterThan(10_000);
+  });
+
+  const judgedGuests = async (): Promise<Parameters<typeof judge>[0]> => {
+    const all = await Promise.all(lab.vms.map((vm) => readReports(vm.serialLog)));
+    return all.map((one) => ({ reports: one, fromNs: one.find(({ ready }) => ready)?.uptimeNs ?? 0 }));
+  };
+
   it('carries frames between the hosts without losing, doubling or reordering any', async () => {
-    const reports = async (): Promise<Parameters<typeof judge>[0]> => {
-      const all = await Promise.all(lab.vms.map((vm) => readReports(vm.serialLog)));
-      return all.map((one) => ({ reports: one, fromNs: one.find(({ ready }) => ready)?.uptimeNs ?? 0 }));
-    };
     const enough = await until(
-      async () => (await reports()).every((one) => one.reports.filter(({ ready }) => ready).length > 4),
+      async () => (await judgedGuests()).every((one) => one.reports.filter(({ ready }) => ready).length > 4),
       { timeoutMs: 25_000 },
     );
     expect(enough).toBe(true);
-    const judgement = judge(await reports());
+    const judgement = judge(await judgedGuests());
     expect(judgement.received).toBeGreaterThan(50);
     expect(judgement.tcpBytes).toBeGreaterThan(50_000);
     expect(isFlawless(judgement), JSON.stringify(judgement)).toBe(true);
+  });
+
+  it('has its judge notice a segment that was really lost, by TCP alone', async () => {
+    const before = (await judgedGuests()).map(({ reports }) => reports.at(-1)!.uptimeNs);
+    const judged = async () =>
+      judge((await judgedGuests()).map(({ reports }, index) => ({ reports, fromNs: before[index]! })));
+    // No frame fits into this queue.
+    await ssh('h2', 'tc qdisc replace dev tap1-0 root bfifo limit 1b');
+    const missing = async (): Promise<boolean> => (await judged()).pending > 5;
+    expect(await until(missing, { timeoutMs: 20_000 })).toBe(true);
+    await ssh('h2', 'tc qdisc replace dev tap1-0 root tbf rate 20mbit burst 4kb limit 1mb');
+    const repeated = async (): Promise<boolean> =>
+      (await judged()).disturbedStreams.some(({ from }) => from === 'a');
+    expect(await until(repeated, { timeoutMs: 30_000 })).toBe(true);
+    const judgement = await judged();
+    expect(judgement.tcpRetransmissions).toBeGreaterThan(0);
+    expect(isFlawless({ ...judgement, lost: 0, reordered: 0 })).toBe(false);
   });
 
   it('is refused a second time, and so is another lab in its subnet', async () => {

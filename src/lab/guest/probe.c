@@ -4,6 +4,7 @@
 #include <arpa/inet.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <net/if.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -21,18 +22,19 @@ static struct probe probe = {.report_interval_ns = 1000000000};
 static struct clocks clocks;
 
 static void add_peer(struct probe *p, const char *text) {
-  char address[16];
+  char address[16], interface[IFNAMSIZ] = "nic";
   unsigned id, udp_interval_ms;
   long long tcp_bytes_per_second;
   struct peer *peer = &p->peers[p->peer_count];
   if (p->peer_count == MAX_PEERS) return;
-  if (sscanf(text, "%u,%15[0-9.],%*[^,],%*u,%u,%lld", &id, address, &udp_interval_ms, &tcp_bytes_per_second) != 4) return;
+  if (sscanf(text, "%u,%15[0-9.],%*[^,],%12[^,],%u,%lld", &id, address, interface + 3, &udp_interval_ms, &tcp_bytes_per_second) != 5) return;
   *peer = (struct peer){.id = id, .out_fd = -1, .in_fd = -1, .tcp_bytes_per_second = tcp_bytes_per_second};
   peer->udp_interval_ns = udp_interval_ms * 1000000ll;
   peer->udp_address = (struct sockaddr_in){.sin_family = AF_INET, .sin_port = htons(UDP_PORT)};
   inet_pton(AF_INET, address, &peer->udp_address.sin_addr);
   peer->tcp_address = peer->udp_address;
   peer->tcp_address.sin_port = htons(TCP_PORT);
+  if (p->least_timeout_ms > 0 && !add_route(peer, interface, p->least_timeout_ms)) p->send_errors++;
   p->peer_count++;
 }
 
@@ -41,6 +43,7 @@ void configure(struct probe *p, char *command_line) {
   for (char *word = strtok(command_line, " \n"); word != NULL; word = strtok(NULL, " \n")) {
     if (strncmp(word, "sg.name=", 8) == 0) p->name = word + 8;
     if (strncmp(word, "sg.id=", 6) == 0) p->id = (unsigned)atoi(word + 6);
+    if (strncmp(word, "sg.rto=", 7) == 0) p->least_timeout_ms = (unsigned)atoi(word + 7);
     if (strncmp(word, "sg.peer=", 8) == 0) add_peer(p, word + 8);
     if (strncmp(word, "sg.report=", 10) == 0) p->report_interval_ns = atoi(word + 10) * 1000000ll;
     if (strncmp(word, "sg.rx=", 6) == 0) {
@@ -74,18 +77,19 @@ static void report(int64_t now_ns, bool ready) {
     sum.duplicated += peer->judge.duplicated;
     sum.reordered += peer->judge.reordered;
   }
-  char line[1024];
+  static char streams[MAX_PEERS * STREAM_BYTES], line[1024 + sizeof streams];
+  describe_streams(&probe, streams, sizeof streams);
   int length = snprintf(
       line, sizeof line,
       "{\"t\":\"report\",\"id\":\"%s\",\"ready\":%s,\"uptimeNs\":%" PRId64 ",\"sent\":%" PRIu64 ",\"received\":%" PRIu64
       ",\"lost\":%" PRIu64 ",\"duplicated\":%" PRIu64 ",\"reordered\":%" PRIu64 ",\"corrupted\":%" PRIu64
       ",\"sendErrors\":%" PRIu64 ",\"tcpBytes\":%" PRIu64 ",\"tcpMismatches\":%" PRIu64
-      ",\"tcpRetransmissions\":%" PRIu64 ",\"tcpFailures\":%" PRIu64 ",\"largestGapNs\":%" PRId64 ",\"gapNs\":%" PRId64
-      ",\"clockJumpNs\":%" PRId64 ",\"tscJumpNs\":%" PRId64 ",\"peers\":%zu,\"peersReached\":%zu}\n",
+      ",\"tcpRetransmissions\":%" PRIu64 ",\"tcpTimeouts\":%" PRIu64 ",\"tcpFailures\":%" PRIu64 ",\"largestGapNs\":%" PRId64 ",\"gapNs\":%" PRId64
+      ",\"clockJumpNs\":%" PRId64 ",\"tscJumpNs\":%" PRId64 ",\"peers\":%zu,\"peersReached\":%zu,\"streams\":[%s]}\n",
       probe.name, ready ? "true" : "false", now_ns, sent, sum.received, sum.lost, sum.duplicated, sum.reordered,
       probe.corrupted, probe.send_errors, probe.tcp_bytes, probe.tcp_mismatches, retransmissions(&probe),
-      probe.tcp_failures, clocks.largest_gap_ns, clocks.second_gap_ns, clocks.jump_ns, clocks.tsc_jump_ns,
-      probe.peer_count, peers_reached());
+      retransmission_timeouts(), probe.tcp_failures, clocks.largest_gap_ns, clocks.second_gap_ns, clocks.jump_ns, clocks.tsc_jump_ns,
+      probe.peer_count, peers_reached(), streams);
   say(line, length);
   clocks.second_gap_ns = 0;
 }

@@ -14,6 +14,8 @@ enum {
   LOSS_WINDOW = 32,
   // … and is still told apart (late or duplicate) while it is among the last REMEMBERED.
   REMEMBERED = 1024,
+  // At most, of what is said about one stream.
+  STREAM_BYTES = 160,
 };
 
 struct judge {
@@ -35,6 +37,7 @@ struct peer {
   // The stream to the peer.
   int out_fd;
   bool out_connected;
+  int segment_bytes;
   uint64_t out_position;
   int64_t credit_bytes, retry_at_ns;
   // The stream from the peer.
@@ -46,6 +49,7 @@ struct probe {
   const char *name;
   unsigned id;
   int window_bytes, segment_bytes;
+  unsigned least_timeout_ms;
   bool receives_tcp;
   int64_t report_interval_ns;
   struct peer peers[MAX_PEERS];
@@ -61,6 +65,7 @@ size_t count_mismatches(const uint8_t *bytes, size_t length, uint64_t seed, uint
 uint64_t pair_seed(unsigned from, unsigned to);
 
 void configure(struct probe *probe, char *command_line);
+bool add_route(const struct peer *peer, const char *interface, uint32_t least_timeout_ms);
 
 int open_udp(void);
 void send_datagram(struct probe *probe, int fd, struct peer *peer, int64_t now_ns);
@@ -72,7 +77,13 @@ void receive_stream(struct probe *probe, int fd, int epoll);
 // Gives the stream its share of the time since the last call, connects it where needed, and writes.
 void advance_stream(struct probe *probe, struct peer *peer, int epoll, int64_t now_ns, int64_t elapsed_ns);
 void stream_writable(struct probe *probe, struct peer *peer, int epoll);
+
+uint64_t retransmissions_of(int fd);
+// Of all streams since the boot.
 uint64_t retransmissions(const struct probe *probe);
+uint64_t retransmission_timeouts(void);
+// The streams to peers as elements of a JSON array.
+void describe_streams(const struct probe *probe, char *text, size_t size);
 
 struct clocks {
   int64_t last_wake_ns, largest_gap_ns, second_gap_ns;

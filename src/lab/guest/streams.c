@@ -13,8 +13,6 @@ enum {
   CHUNK_BYTES = 4096,
   // Enough for several ticks of a stream that only its window limits: the kernel goes on when the probe is late.
   UNSENT_BYTES = 65536,
-  // Below this, a stream with a limited rate saves up its share: full segments cost least.
-  WORTHWHILE_BYTES = 1448,
   RETRY_NS = 200000000,
 };
 
@@ -98,21 +96,6 @@ void receive_stream(struct probe *probe, int fd, int epoll) {
   }
 }
 
-static uint64_t retransmissions_of(int fd) {
-  struct tcp_info info = {0};
-  socklen_t length = sizeof info;
-  if (fd < 0 || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &length) < 0) return 0;
-  return info.tcpi_total_retrans;
-}
-
-uint64_t retransmissions(const struct probe *probe) {
-  uint64_t sum = probe->closed_retransmissions;
-  for (size_t i = 0; i < probe->peer_count; i++) {
-    sum += retransmissions_of(probe->peers[i].out_fd) + retransmissions_of(probe->peers[i].in_fd);
-  }
-  return sum;
-}
-
 static void drop_out(struct probe *probe, struct peer *peer) {
   probe->closed_retransmissions += retransmissions_of(peer->out_fd);
   close(peer->out_fd);
@@ -154,7 +137,7 @@ static ssize_t write_chunk(struct probe *probe, struct peer *peer, size_t limit)
 static void write_stream(struct probe *probe, struct peer *peer) {
   bool limited = peer->tcp_bytes_per_second > 0;
   for (int i = 0; i < UNSENT_BYTES / CHUNK_BYTES; i++) {
-    if (limited && peer->credit_bytes < WORTHWHILE_BYTES) return;
+    if (limited && peer->credit_bytes < peer->segment_bytes) return;
     ssize_t n = write_chunk(probe, peer, limited ? (size_t)peer->credit_bytes : CHUNK_BYTES);
     if (n <= 0) return;
     if (limited) peer->credit_bytes -= n;
@@ -173,6 +156,9 @@ void stream_writable(struct probe *probe, struct peer *peer, int epoll) {
       return;
     }
     peer->out_connected = true;
+    // Below a full segment, a stream with a limited rate saves up its share: full segments cost least.
+    length = sizeof peer->segment_bytes;
+    getsockopt(peer->out_fd, IPPROTO_TCP, TCP_MAXSEG, &peer->segment_bytes, &length);
     if (peer->tcp_bytes_per_second > 0) watch(epoll, EPOLL_CTL_MOD, peer->out_fd, 0);
   }
   write_stream(probe, peer);
@@ -185,7 +171,7 @@ void advance_stream(struct probe *probe, struct peer *peer, int epoll, int64_t n
     return;
   }
   if (!peer->out_connected || peer->tcp_bytes_per_second < 0) return;
-  int64_t most = peer->tcp_bytes_per_second / 4 + WORTHWHILE_BYTES;
+  int64_t most = peer->tcp_bytes_per_second / 4 + peer->segment_bytes;
   peer->credit_bytes += peer->tcp_bytes_per_second * (elapsed_ns / 1000) / 1000000;
   if (peer->credit_bytes > most) peer->credit_bytes = most;
   write_stream(probe, peer);

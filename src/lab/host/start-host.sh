@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs below tini in a host's new namespaces: gives it its own directories, then starts Open vSwitch and sshd.
-# Arguments: the host's directory in the lab's state, its name, the directory of the guests' image, and the
+# Arguments: the host's directory in the lab's state, its name, the directory of the guests' images, and the
 # directories to replace.
 set -eu
 state=$1 name=$2 guest=$3
