@@ -51,7 +51,7 @@ describe('the verdict on traffic', () => {
   });
 
   it('asks for the tags that a port gives a frame', () => {
-    const tagged = plans([{ ...flow, tagsAtRecipients: ['8100:7'] }]);
+    const tagged = plans([{ ...flow, tagsAt: { b: ['8100:7'] } }]);
     expect(judge(tagged, reports([received({ tags: ['8100:7'] })])).problems).toEqual([]);
     expect(judge(tagged, reports([received({})]))).toMatchObject({ mistagged: 10 });
   });

@@ -38,7 +38,7 @@ function judgeFlow(flow: FlowPlan, from: string, to: EndpointReport, sent: numbe
     return { flow: flow.id, from, to: to.name, sent, lost: sent, ...nothing };
   }
   const { frames, duplicated, reordered, stale, retagged, tags, latencyNs } = received;
-  const wanted = flow.tagsAtRecipients ?? flow.tags ?? [];
+  const wanted = flow.tagsAt?.[to.name] ?? flow.tags ?? [];
   const right = tags.join() === wanted.join();
   return {
     flow: flow.id,

@@ -15,8 +15,8 @@ export interface FlowPlan {
   readonly etherType?: number | undefined;
   /** As the sender puts them on, the outer one first: "88a8:100". */
   readonly tags?: readonly string[] | undefined;
-  /** As they must come out; by default as they went in. */
-  readonly tagsAtRecipients?: readonly string[] | undefined;
+  /** As they must come out, by name of the recipient; by default as they went in. */
+  readonly tagsAt?: Readonly<Record<string, readonly string[]>> | undefined;
   /** Frames are TCP over IPv4, left to be segmented at this size; needs `vnetHeaderBytes`. */
   readonly gsoBytes?: number | undefined;
   readonly seed?: number | undefined;
