@@ -26,9 +26,19 @@ export const intent = z.strictObject({
       /** It must run afterwards. */
       resumes: z.boolean(),
       stoppedAtNs: instantNs.nullable(),
-      taps: z.array(z.strictObject({ tap: z.string(), ifindex: z.int(), slot: z.int() })),
+      taps: z.array(
+        z.strictObject({
+          tap: z.string(),
+          ifindex: z.int(),
+          slot: z.int(),
+          /** Of a restore: how many frames its gate had returned before those of the snapshot. */
+          preloadedFrom: z.int(),
+        }),
+      ),
     }),
   ),
+  /** Of a restore: persistent taps that are closed until the gate stands in them. */
+  plugged: z.array(z.string()),
   /** Null: there is none yet. */
   gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs }).nullable(),
 });
@@ -56,7 +66,14 @@ export class IntentJournal {
     await rename(`${path}.new`, path);
   }
 
+  /** Where the frames are that the barrier took out of its taps' rings. */
+  leftoversOf(barrier: string): string {
+    return join(this.#directory, `${barrier}.leftovers`);
+  }
+
   async remove(barrier: string): Promise<void> {
+    // Before the intent, which leads to it.
+    await rm(this.leftoversOf(barrier), { force: true });
     await rm(this.#pathOf(barrier), { force: true });
     // Of a writer that was killed before it could rename.
     await rm(`${this.#pathOf(barrier)}.new`, { force: true });

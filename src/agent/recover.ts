@@ -9,7 +9,7 @@ import { isRunning } from '../vmm/process-identity.ts';
 import { findQemuProcesses, isStillRunning, readQemuProcess } from '../vmm/qemu-process.ts';
 import { terminateVm } from '../vmm/terminate.ts';
 import type { Intent, IntentJournal } from './intent.ts';
-import { OrphanTaps } from './orphan-taps.ts';
+import { OrphanTaps, unplugTaps } from './orphan-taps.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { VmGroup } from './vm-group.ts';
 
@@ -26,7 +26,7 @@ export async function recover(journal: IntentJournal, store: SnapshotStore, log:
   const lines: string[] = [];
   for (const entry of await journal.readAll((problem) => lines.push(problem))) {
     if (await isRunning(entry.agent)) continue;
-    const { outcome, problems } = await recoverOne(entry, store).catch((error: unknown) => ({
+    const { outcome, problems } = await recoverOne(entry, store, journal).catch((error: unknown) => ({
       outcome: '',
       problems: [messageOf(error)],
     }));
@@ -43,15 +43,15 @@ interface Recovery {
   readonly problems: readonly string[];
 }
 
-async function recoverOne(entry: Intent, store: SnapshotStore): Promise<Recovery> {
+async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJournal): Promise<Recovery> {
   if (entry.kind === 'restore' && entry.phase !== 'resumed') return endUnfinishedRestore(entry, store);
   const { vms, problems } = await reopen(entry);
   const orphans = OrphanTaps.open(entry, vms);
-  const group = new VmGroup(vms, portsOf(entry, vms, orphans));
+  const group = new VmGroup(vms, portsOf(entry, vms, orphans, journal.leftoversOf(entry.barrier)));
   try {
     if (entry.kind === 'restore' && entry.snapshot !== null) {
       const manifest = await store.readManifest(entry.snapshot, null);
-      group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest));
+      group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest), beginsOf(entry));
     }
     problems.push(...(await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map())));
   } finally {
@@ -73,6 +73,7 @@ async function endUnfinishedRestore(entry: Intent, store: SnapshotStore): Promis
   );
   for (const process of started) await terminateVm(process);
   OrphanTaps.open(entry, []).close();
+  unplugTaps(entry.plugged);
   return { outcome: `${started.length} VMs of an unfinished restore were ended`, problems: [] };
 }
 
@@ -102,20 +103,31 @@ async function reopen(entry: Intent): Promise<{ vms: ControlledVm[]; problems: s
 }
 
 /** Every port of the dead agent's gate, as it was: what is held for a VM that is gone would keep back all the rest. */
-function portsOf({ vms: known, gate }: Intent, vms: readonly ControlledVm[], orphans: OrphanTaps): VmPorts {
-  const fds = new Map(vms.flatMap(({ taps }) => taps.map(({ nic, fd }) => [nic.tap, fd] as const)));
+function portsOf(
+  { vms: known, gate }: Intent,
+  vms: readonly ControlledVm[],
+  orphans: OrphanTaps,
+  leftoverFile: string,
+): VmPorts {
+  const fds = new Map(vms.flatMap(({ taps }) => taps.map((tap) => [tap.nic.tap, tap.fds] as const)));
   const ports = known.flatMap(({ name: vm, taps }) =>
     taps.map(({ tap: name, ifindex, slot }) => {
-      return { vm, name, ifindex, slot, tapFd: fds.get(name) ?? orphans.fdOf(name) };
+      return { vm, name, ifindex, slot, tapFds: fds.get(name) ?? orphans.fdsOf(name) };
     }),
   );
   try {
-    if (gate !== null) return VmPorts.adopt({ ports, identity: gate });
+    if (gate !== null) return VmPorts.adopt({ ports, identity: gate, leftoverFile });
   } catch (error) {
     if (!(error instanceof StaghornError) || error.code !== 'not-found') throw error;
   }
   // A gate lives as long as it is on any port: it was not on one yet, or not any more.
   return VmPorts.create({ ports: [], ringBytes: smallestRingBytes, hold: false });
+}
+
+function beginsOf({ vms }: Intent): Map<string, number> {
+  return new Map(
+    vms.flatMap(({ taps }) => taps.map(({ tap, preloadedFrom }) => [tap, preloadedFrom] as const)),
+  );
 }
 
 function stopsOf({ vms }: Intent): Map<string, bigint> {

@@ -4,6 +4,7 @@ import { StaghornError } from '../errors/index.ts';
 import { closeDescriptor } from '../native/descriptors.ts';
 import { readLinks, readQdiscs, setLink } from '../native/netlink.ts';
 import { isErrno } from '../native/rtnetlink.ts';
+import { plugTap } from '../native/plug.ts';
 import { makePersistentTap, openTap } from '../native/tap.ts';
 import { plugPort, readSwitchPorts } from '../network/switch-ports.ts';
 import type { Nic } from '../protocol/vm.ts';
@@ -15,14 +16,14 @@ const busyPollMs = 3;
 const busyBoundMs = 5_000;
 
 /**
- * Makes the taps and switch ports of a snapshot exist as they were, where they are gone, and waits until nothing
- * of the timeline that was given up waits in front of a tap any more.
+ * Makes the taps and switch ports of a snapshot exist as they were, where they are gone, and closes the taps: until
+ * the gate stands in them nothing enters, since a QEMU that is loading reads its tap.
  * @throws StaghornError 'network-unfit' if a tap is held by somebody else
  */
 export async function restoreNetwork(manifest: HostManifest, signal: AbortSignal): Promise<void> {
   const nics = manifest.vms.flatMap(({ nics }) => nics);
   for (const nic of nics) ensureTap(nic);
-  await Promise.all(nics.map((nic) => waitUntilFree(nic, signal)));
+  await Promise.all(nics.map((nic) => plugWhenFree(nic, signal)));
   const ports = await readSwitchPorts(undefined, signal);
   for (const { tap, switchPort } of nics) {
     if (switchPort !== null && !ports.has(tap)) await plugPort(tap, switchPort, signal);
@@ -30,29 +31,43 @@ export async function restoreNetwork(manifest: HostManifest, signal: AbortSignal
   await waitForEmptyQdiscs(new Set(nics.map(({ tap }) => tap)), signal);
 }
 
-function ensureTap({ tap, mtu, vnetHdr }: Nic): void {
+function ensureTap({ tap, mtu, vnetHdr, queues }: Nic): void {
   if (readLinks().some(({ name }) => name === tap)) return;
-  makePersistentTap({ name: tap, vnetHdr });
+  makePersistentTap({ name: tap, vnetHdr, multiQueue: queues > 1 });
   const link = readLinks().find(({ name }) => name === tap);
   if (link !== undefined) setLink({ ifindex: link.ifindex, mtu, up: true });
 }
 
 /** A VM that was killed a moment ago may not have closed its tap yet. */
-async function waitUntilFree({ tap, vnetHdr }: Nic, signal: AbortSignal): Promise<void> {
+async function plugWhenFree(nic: Nic, signal: AbortSignal): Promise<void> {
+  const { tap } = nic;
   const startedAtMs = performance.now();
-  for (;;) {
-    try {
-      closeDescriptor(openTap({ name: tap, vnetHdr }));
-      return;
-    } catch (error) {
-      if (!isErrno(error, 'EBUSY')) throw error;
-      if (performance.now() - startedAtMs > busyBoundMs) {
-        throw new StaghornError('network-unfit', `tap ${tap} is held by another process`, {
-          context: { port: tap },
-        });
-      }
-      await delay(busyPollMs, undefined, { signal });
+  while (!plugIfFree(nic)) {
+    if (performance.now() - startedAtMs > busyBoundMs) {
+      throw new StaghornError('network-unfit', `tap ${tap} is held by another process`, {
+        context: { port: tap },
+      });
     }
+    await delay(busyPollMs, undefined, { signal });
+  }
+}
+
+/** @returns false while another process has it open */
+function plugIfFree({ tap, vnetHdr, queues }: Nic): boolean {
+  // One of several queues opens as often as one likes; without any, the device has no carrier (tun_detach).
+  const multiQueue = queues > 1;
+  if (multiQueue && readLinks().some(({ name, carrier }) => name === tap && carrier)) return false;
+  try {
+    const fd = openTap({ name: tap, vnetHdr, multiQueue });
+    try {
+      plugTap(fd);
+    } finally {
+      closeDescriptor(fd);
+    }
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'EBUSY')) return false;
+    throw error;
   }
 }
 
