@@ -1,5 +1,6 @@
-import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { describeCase, drawCase } from './property/case.ts';
+import { Cleanup } from './property/cleanup.ts';
 import { HostProgram } from './property/program.ts';
 import { playCase } from './property/run.ts';
 
@@ -15,10 +16,13 @@ function seeds(): number[] {
 
 describe('random networks under random traffic, cut at random instants', () => {
   let program: HostProgram;
+  const cleanup = new Cleanup();
 
   beforeAll(async () => {
     program = await HostProgram.compile();
   });
+
+  afterEach(() => cleanup.run());
 
   afterAll(() => {
     program.remove();
@@ -30,7 +34,7 @@ describe('random networks under random traffic, cut at random instants', () => {
     async (seed) => {
       const drawn = drawCase(seed);
       const description = describeCase(drawn);
-      const outcome = await playCase(drawn, program.path).catch((cause: unknown) => {
+      const outcome = await playCase(drawn, program.path, cleanup).catch((cause: unknown) => {
         throw new Error(`${String(cause)}\n${description}`, { cause });
       });
       const { verdict, snapshots, restores, framesInFlight, rateShare } = outcome;

@@ -12,8 +12,14 @@ const cacheDirectory = join(root, 'build/traffic');
 const warnings = ['-Wall', '-Wextra', '-Wconversion', '-Werror'];
 const options = ['-std=gnu11', '-D_GNU_SOURCE', '-O2', ...warnings];
 
+let compiled: Promise<string> | undefined;
+
 /** Compiles the generator, unless that was done for these very sources; returns its path. */
-export async function compileGenerator(): Promise<string> {
+export function compileGenerator(): Promise<string> {
+  return (compiled ??= compile());
+}
+
+async function compile(): Promise<string> {
   const names = (await readdir(sourceDirectory)).filter((name) => /[.][ch]$/.test(name)).sort();
   const hash = createHash('sha256').update(options.join(' '));
   for (const name of names) hash.update(name).update(await readFile(join(sourceDirectory, name)));

@@ -3,11 +3,13 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Generator, judge } from '../../../src/bench/traffic/index.ts';
 import type { Endpoint, EndpointPlan, FlowVerdict, Verdict } from '../../../src/bench/traffic/index.ts';
+import { planTargets, sourcesOf } from '../../../src/controller/barrier/marker-plan.ts';
 import { monotonicNs } from '../../../src/native/clock.ts';
 import type { Case } from './case.ts';
 import { Host } from './host.ts';
+import { bridgeOf } from './network.ts';
 import type { CaseNetwork } from './network.ts';
-import type { Stop } from './protocol.ts';
+import type { Stop, VmToHold } from './protocol.ts';
 
 /** How far ahead an instant is set, so that every host knows of it in time. */
 const aheadNs = 30_000_000n;
@@ -33,6 +35,7 @@ export class Experiment {
   readonly #hosts: readonly Host[];
   #generators: readonly Generator[] = [];
   #snapshots = 0;
+  #barriers = 0;
 
   constructor(options: {
     drawn: Case;
@@ -47,7 +50,11 @@ export class Experiment {
     this.#directory = options.directory;
     this.#rateShare = options.rateShare;
     this.#hosts = options.network.namespaces.map(
-      (namespace, host) => new Host({ name: `host ${host}`, namespace, program: options.program }),
+      (namespace, host) =>
+        new Host({
+          ...{ name: `host${host}`, namespace, program: options.program },
+          switchDirectory: options.network.switchDirectoryOf(host),
+        }),
     );
   }
 
@@ -67,7 +74,7 @@ export class Experiment {
   async snapshot(): Promise<Snapshot> {
     const directory = join(this.#directory, `snapshot-${this.#snapshots++}`);
     await mkdir(directory);
-    await this.#eachHost((host, place) => host.call('arm', { vms: this.#vmsOf(place), directory: null }));
+    await this.#arm(false);
     const atNs = monotonicNs() + aheadNs;
     const cuts = await this.#eachHost((host) => host.call('cut', { atNs }));
     await this.#eachHost((host) => host.call('drain', null));
@@ -90,10 +97,12 @@ export class Experiment {
   async restore({ directory, stops }: Snapshot): Promise<void> {
     await this.#eachHost((host) => host.call('abandon', null));
     await this.#killEndpoints();
-    await this.#startEndpoints(directory);
     await this.#eachHost((host, place) =>
-      host.call('arm', { vms: this.#vmsOf(place), directory: join(directory, String(place)) }),
+      host.call('plug', { devices: this.#stationsOf(place).map(({ device }) => device) }),
     );
+    await this.#startEndpoints(directory);
+    await this.#arm(true);
+    await this.#eachHost((host, place) => host.call('flush', { directory: join(directory, String(place)) }));
     const shiftNs = monotonicNs() + aheadNs - firstOf(stops);
     await this.#resume(stops.map(({ vm, atNs }) => ({ vm, atNs: atNs + shiftNs })));
   }
@@ -144,6 +153,22 @@ export class Experiment {
     );
   }
 
+  /** With time running, markers show which paths work. */
+  async #arm(hold: boolean): Promise<void> {
+    const barrier = `property-${this.#barriers++}`;
+    const armed = await this.#eachHost((host, place) =>
+      host.call('arm', {
+        ...{ barrier, host: host.name, vms: this.#vmsOf(place), hold },
+        ringFile: join(this.#directory, `${barrier}-${host.name}`),
+      }),
+    );
+    if (hold) return;
+    const targets = planTargets(new Map(this.#hosts.map(({ name }, place) => [name, armed[place]!.ports])));
+    const sent = await this.#eachHost((host) => host.call('probe', { targets }));
+    const paths = new Map(this.#hosts.map(({ name }, place) => [name, sent[place]!]));
+    await this.#eachHost((host) => host.call('listen', { sources: sourcesOf(host.name, paths) }));
+  }
+
   async #resume(instants: readonly Stop[]): Promise<void> {
     await this.#eachHost((host) => host.call('resume', { instants }));
     await this.#eachHost((host) => host.call('settle', null));
@@ -179,13 +204,13 @@ export class Experiment {
     }));
   }
 
-  #vmsOf(place: number) {
+  #vmsOf(place: number): VmToHold[] {
     const generator = this.#generators[place]!;
-    return this.#stationsOf(place).map(({ name, device }) => ({
-      name,
-      device,
-      control: generator.controlPath(name),
-    }));
+    return this.#stationsOf(place).map(({ name, device, mac, network, plug }) => {
+      const tag = plug === 'trunk' ? null : plug.access;
+      const switchPort = { bridge: bridgeOf(network), port: device, vlanMode: null, tag, trunks: [] };
+      return { name, device, mac, switchPort, control: generator.controlPath(name) };
+    });
   }
 
   #eachHost<T>(action: (host: Host, place: number) => Promise<T>): Promise<T[]> {

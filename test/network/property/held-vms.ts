@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { MarkerExchange } from '../../../src/agent/marker-exchange.ts';
 import { Endpoint } from '../../../src/bench/traffic/index.ts';
 import { runCut, runResume } from '../../../src/native/barrier.ts';
 import { monotonicNs } from '../../../src/native/clock.ts';
@@ -8,86 +9,102 @@ import { readLinks } from '../../../src/native/netlink.ts';
 import { readFrameFile, writeFrameFile } from '../../../src/network/frame-file.ts';
 import { VmPorts } from '../../../src/network/vm-ports.ts';
 import type { ReplaySummary, VmPort } from '../../../src/network/vm-ports.ts';
-import type { Stop, VmToHold } from './protocol.ts';
+import type { ArmedPort, MarkerSource, MarkerTarget } from '../../../src/protocol/rpc.ts';
+import type { ArmParams, Stop, VmToHold } from './protocol.ts';
 
 const ringBytes = 64 * 1024 * 1024;
 const spinNs = 150_000;
-const ringBoundNs = 2_000_000;
-const leftoverBytesMax = 4 * 1024 * 1024;
+const ringBoundNs = 20_000_000;
+const listenBoundMs = 5_000;
+const drainLimits = { boundMs: 20_000, quietMs: 2 };
 const frameFile = 'frames.bin';
-/** Long enough that no frame is still in a switch that waits for a processor: nothing tells for certain yet. */
-const drainWish = { boundMs: 10_000, quietMs: 40 };
 /** Devices between the switches of the hosts. */
 const underlay = ['underlay', 'br-underlay'];
 
-/** The VMs of one host and the gate on their ports, as the agent has them (src/agent/vm-group.ts). */
+/** The VMs of one host and the gate on their ports, as an agent has them (src/agent/stop-session.ts, vm-group.ts). */
 export class HeldVms {
+  readonly #params: ArmParams;
   readonly #endpoints: readonly Endpoint[];
   readonly #ports: VmPorts;
+  readonly #markers: MarkerExchange;
+  readonly #signal = new AbortController().signal;
   #stops = new Map<string, bigint>();
   #replay: Promise<ReplaySummary> | undefined;
 
-  private constructor(endpoints: readonly Endpoint[], ports: VmPorts) {
+  private constructor(params: ArmParams, endpoints: readonly Endpoint[], ports: readonly VmPort[]) {
+    this.#params = params;
     this.#endpoints = endpoints;
-    this.#ports = ports;
+    this.#ports = VmPorts.create({ ports, ringBytes, hold: params.hold });
+    const taps = params.vms.map(({ device, mac, switchPort }) => ({ tap: device, mac, switchPort }));
+    this.#markers = new MarkerExchange(params.barrier, this.#ports, taps);
   }
 
-  static async arm(vms: readonly VmToHold[], directory: string | null): Promise<HeldVms> {
-    const endpoints: Endpoint[] = [];
-    const ports: VmPort[] = [];
-    for (const vm of vms) {
-      const endpoint = await Endpoint.connect(vm.name, vm.control);
-      endpoints.push(endpoint);
-      const { pid, queueFds } = await endpoint.hello();
-      const ifindex = readLinks().find(({ name }) => name === vm.device)!.ifindex;
-      const tapFd = duplicateDescriptor({ pid, fd: queueFds[0]! });
-      ports.push({ vm: vm.name, name: vm.device, ifindex, tapFd });
-    }
-    const held = new HeldVms(endpoints, VmPorts.create({ ports, ringBytes, hold: directory !== null }));
+  static async arm(params: ArmParams): Promise<HeldVms> {
+    const endpoints = await Promise.all(
+      params.vms.map(({ name, control }) => Endpoint.connect(name, control)),
+    );
+    const ports = await Promise.all(endpoints.map((endpoint, place) => portOf(endpoint, params.vms[place]!)));
+    const held = new HeldVms(params, endpoints, ports);
+    held.#ports.prepareLeftovers(params.ringFile);
     held.#ports.attach();
-    if (directory !== null) held.#ports.preload((await readFrameFile(join(directory, frameFile))).frames);
     return held;
   }
 
-  async cut(atNs: bigint): Promise<{ stops: Stop[]; framesFromRings: number }> {
+  get armedPorts(): ArmedPort[] {
+    return this.#params.vms.map(({ name, device, mac, switchPort: { bridge, tag } }) => {
+      return { vm: name, tap: device, mac, bridge, vlan: tag };
+    });
+  }
+
+  probe(targets: readonly MarkerTarget[]) {
+    return this.#markers.probe({ host: this.#params.host, targets: [...targets] }, this.#signal);
+  }
+
+  listen(sources: readonly MarkerSource[]): Promise<MarkerSource[]> {
+    return this.#markers.listen({ sources: [...sources], boundMs: listenBoundMs }, this.#signal);
+  }
+
+  async cut(atNs: bigint): Promise<Stop[]> {
     const changes = this.#endpoints.map((endpoint) => ({
       vm: endpoint.name,
       change: endpoint.prepareStop(),
     }));
-    const { leftovers, leftoversFull } = await runCut({
-      ...{ atNs, spinNs, ringBoundNs, leftoverBytesMax },
-      modeWord: this.#ports.modeWord,
-      taps: this.#ports.cutTaps(),
+    const times = await runCut({
+      ...{ atNs, spinNs, ringBoundNs, modeWords: [this.#ports.modeWord], ...this.#ports.cutRings() },
       writes: changes.map(({ change: { fd, bytes } }) => ({ fd, bytes })),
     });
-    this.#ports.takeLeftovers(leftovers);
-    if (leftoversFull) throw new Error('endpoints left more frames in their rings than there is room for');
     const stops = await Promise.all(
       changes.map(async ({ vm, change }) => ({ vm, atNs: (await change.happened).atNs })),
     );
+    this.#ports.takeLeftovers(times);
     this.#stops = new Map(stops.map(({ vm, atNs: stoppedNs }) => [vm, stoppedNs]));
-    return { stops, framesFromRings: leftovers.length };
+    this.#markers.sendLast();
+    return stops;
   }
 
-  async drain(): Promise<{ heldFrames: number }> {
-    const watched = readLinks()
-      .filter(({ name }) => underlay.includes(name))
-      .map(({ ifindex }) => ifindex);
-    await this.#ports.drain({ ...drainWish, watched, signal: new AbortController().signal });
-    return { heldFrames: this.#ports.held().length };
+  async drain(): Promise<void> {
+    await this.#ports.drain({ ...drainLimits, watched: watched(), signal: this.#signal }, () =>
+      this.#markers.awaited(),
+    );
   }
 
-  async save(directory: string): Promise<{ frames: number }> {
+  async save(directory: string): Promise<number> {
     for (const endpoint of this.#endpoints) await endpoint.save(join(directory, endpoint.name));
     const frames = this.#ports.held().map(({ vm, port, atNs, gsoSize, frame }) => {
       return { port, offsetNs: atNs - this.#stops.get(vm)!, gsoSize, frame };
     });
     const ports = this.#ports.ports.map(({ name }) => name);
     await writeFrameFile(join(directory, frameFile), { ports, frames });
-    return { frames: frames.length };
+    return frames.length;
+  }
+
+  async flush(directory: string): Promise<void> {
+    await this.#ports.flush({ ...drainLimits, watched: watched(), signal: this.#signal });
+    this.#ports.preload((await readFrameFile(join(directory, frameFile))).frames);
   }
 
   async resume(instants: readonly Stop[]): Promise<void> {
+    this.#markers.stop();
     const changes = this.#endpoints.map((endpoint) => ({
       atNs: instants.find(({ vm }) => vm === endpoint.name)?.atNs ?? monotonicNs(),
       vm: endpoint.name,
@@ -108,16 +125,17 @@ export class HeldVms {
     await Promise.all(changes.map(({ change }) => change.happened));
   }
 
-  async settle(): Promise<{ delivered: number }> {
-    const summary = await this.#replay;
+  async settle(): Promise<void> {
+    await this.#replay;
+    await this.#markers.ebb();
     this.#assertConserved();
     this.close();
-    return { delivered: summary?.delivered ?? 0 };
   }
 
   close(): void {
+    this.#markers.stop();
     this.#ports.close();
-    for (const { tapFd } of this.#ports.ports) closeDescriptor(tapFd);
+    for (const fd of this.#ports.ports.flatMap(({ tapFds }) => tapFds)) closeDescriptor(fd);
     for (const endpoint of this.#endpoints) endpoint.close();
   }
 
@@ -135,4 +153,17 @@ export class HeldVms {
       gate.close();
     }
   }
+}
+
+async function portOf(endpoint: Endpoint, { name, device }: VmToHold): Promise<VmPort> {
+  const { pid, queueFds } = await endpoint.hello();
+  const { ifindex } = readLinks().find((link) => link.name === device)!;
+  const tapFds = queueFds.map((fd) => duplicateDescriptor({ pid, fd }));
+  return { vm: name, name: device, ifindex, tapFds, pid };
+}
+
+function watched(): number[] {
+  return readLinks()
+    .filter(({ name }) => underlay.includes(name))
+    .map(({ ifindex }) => ifindex);
 }

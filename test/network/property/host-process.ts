@@ -1,6 +1,13 @@
 // Plays the agent of one host, inside its network namespace; is told over IPC (protocol.ts).
+import { closeSync } from 'node:fs';
+import { plugTap } from '../../../src/native/plug.ts';
+import { openTap } from '../../../src/native/tap.ts';
 import { HeldVms } from './held-vms.ts';
 import type { HostCall, HostCalls, HostReply, HostRequest } from './protocol.ts';
+
+type Calls = {
+  [Call in HostCall]: (params: HostCalls[Call]['params']) => Promise<HostCalls[Call]['result']>;
+};
 
 let held: HeldVms | undefined;
 
@@ -9,32 +16,48 @@ function armed(): HeldVms {
   return held;
 }
 
-function disarm(): void {
-  held?.close();
-  held = undefined;
+function plug(device: string): void {
+  const fd = openTap({ name: device });
+  try {
+    plugTap(fd);
+  } finally {
+    closeSync(fd);
+  }
 }
 
-const calls: {
-  [Call in HostCall]: (params: HostCalls[Call]['params']) => Promise<HostCalls[Call]['result']>;
-} = {
-  arm: async ({ vms, directory }) => {
-    held = await HeldVms.arm(vms, directory);
+const calls: Calls = {
+  arm: async (params) => {
+    held = await HeldVms.arm(params);
+    return { ports: held.armedPorts };
+  },
+  probe: async ({ targets }) => armed().probe(targets),
+  listen: async ({ sources }) => ({ missing: await armed().listen(sources) }),
+  cut: async ({ atNs }) => ({ stops: await armed().cut(atNs) }),
+  drain: async () => {
+    await armed().drain();
     return null;
   },
-  cut: async ({ atNs }) => armed().cut(atNs),
-  drain: async () => armed().drain(),
-  save: async ({ directory }) => armed().save(directory),
+  save: async ({ directory }) => ({ frames: await armed().save(directory) }),
   resume: async ({ instants }) => {
     await armed().resume(instants);
     return null;
   },
   settle: async () => {
-    const report = await armed().settle();
+    await armed().settle();
     held = undefined;
-    return report;
+    return null;
   },
   abandon: async () => {
-    disarm();
+    held?.close();
+    held = undefined;
+    return null;
+  },
+  plug: async ({ devices }) => {
+    for (const device of devices) plug(device);
+    return null;
+  },
+  flush: async ({ directory }) => {
+    await armed().flush(directory);
     return null;
   },
 };

@@ -15,11 +15,19 @@ export class Host {
   readonly #waiting = new Map<number, Waiting>();
   #calls = 0;
 
-  constructor({ name, namespace, program }: { name: string; namespace: string; program: string }) {
+  constructor(options: {
+    name: string;
+    namespace: string;
+    program: string;
+    /** Where its switch has its sockets. */
+    switchDirectory: string;
+  }) {
+    const { name, namespace, program, switchDirectory } = options;
     this.name = name;
     this.#process = spawn('nsenter', [`--net=/run/netns/${namespace}`, process.execPath, program], {
       stdio: ['ignore', 'inherit', 'inherit', 'ipc'],
       serialization: 'advanced',
+      env: { ...process.env, OVS_RUNDIR: switchDirectory },
     });
     this.#process.on('message', (reply: HostReply) => this.#take(reply));
     this.#process.once('exit', () => {

@@ -16,7 +16,7 @@ let made = 0;
 
 const addressOf = (host: number) => `198.18.72.${host + 1}`;
 const macOf = (host: number) => `02:5b:00:00:00:0${host}`;
-const bridgeOf = (network: number) => `br${network}`;
+export const bridgeOf = (network: number) => `br${network}`;
 
 function tunnelCommands({ hosts, networks, tunnel }: Topology, host: number): string[][] {
   const peers = Array.from({ length: hosts }, (_, peer) => peer).filter((peer) => peer !== host);
@@ -48,36 +48,28 @@ export class CaseNetwork {
   readonly namespaces: readonly string[];
   readonly #topology: Topology;
   readonly #wire: string;
-  readonly #switches: Switch[] = [];
+  readonly #switches = new Map<number, Switch>();
 
-  private constructor(topology: Topology) {
+  /** Nothing is made yet. */
+  constructor(topology: Topology) {
     const name = `sg-property-${process.pid}-${made++}`;
     this.#topology = topology;
     this.#wire = `${name}-wire`;
     this.namespaces = Array.from({ length: topology.hosts }, (_, host) => `${name}-h${host}`);
   }
 
-  static async build(options: {
-    topology: Topology;
-    /** By station, in bits a second. */
-    loads: ReadonlyMap<string, number>;
-    directory: string;
-  }): Promise<CaseNetwork> {
-    const network = new CaseNetwork(options.topology);
-    try {
-      await network.#wireHosts();
-      await Promise.all(
-        network.namespaces.map((_, host) => network.#buildHost(host, options.loads, options.directory)),
-      );
-      return network;
-    } catch (error) {
-      await network.destroy();
-      throw error;
-    }
+  /** @param loads what is sent to each station, in bits a second */
+  async build(loads: ReadonlyMap<string, number>, directory: string): Promise<void> {
+    await this.#wireHosts();
+    await Promise.all(this.namespaces.map((_, host) => this.#buildHost(host, loads, directory)));
   }
 
   namespaceOf(station: Station): string {
     return this.namespaces[station.host]!;
+  }
+
+  switchDirectoryOf(host: number): string {
+    return this.#switches.get(host)!.directory;
   }
 
   /** Until a tap's reader is there and the kernel has said so, its queueing discipline drops what is sent. */
@@ -95,12 +87,12 @@ export class CaseNetwork {
       const found = [...sockets.matchAll(/,d(\d+)\)/g), ...queues.matchAll(/\(dropped (\d+)/g)];
       return found.reduce((sum, [, count]) => sum + Number(count), 0);
     });
-    const unsent = this.#switches.map((each) => each.sendErrors());
+    const unsent = [...this.#switches.values()].map((each) => each.sendErrors());
     return (await Promise.all([...counts, ...unsent])).reduce((sum, count) => sum + count, 0);
   }
 
   async destroy(): Promise<void> {
-    for (const made of this.#switches) await made.stop();
+    for (const made of this.#switches.values()) await made.stop();
     const existing = (await run('ip', ['netns', 'list'])).stdout
       .split('\n')
       .map((line) => line.split(' ')[0]);
@@ -135,7 +127,7 @@ export class CaseNetwork {
     }
     const namespace = this.namespaces[host]!;
     const made = await Switch.start(namespace, join(directory, namespace));
-    this.#switches.push(made);
+    this.#switches.set(host, made);
     await made.configure(this.#switchCommands(host, stations));
     await this.#openTunnels(made, host);
     for (const station of stations) await this.#shape(station, loads.get(station.name) ?? 0);

@@ -6,6 +6,7 @@ import type { Verdict } from '../../../src/bench/traffic/index.ts';
 import type { Case, Step } from './case.ts';
 import { Experiment } from './experiment.ts';
 import type { Snapshot } from './experiment.ts';
+import type { Cleanup } from './cleanup.ts';
 import { CaseNetwork, loadsOf } from './network.ts';
 
 export interface Outcome {
@@ -27,9 +28,10 @@ type Attempt = Outcome & { readonly lostByTheNetwork: number };
  * Plays a case to its end. Where the network drops frames of its own accord (the sockets of a switch that gets too
  * little processor time), nothing can be said of what is lost: the case is played again, with lower rates.
  */
-export async function playCase(drawn: Case, program: string): Promise<Outcome> {
+export async function playCase(drawn: Case, program: string, cleanup: Cleanup): Promise<Outcome> {
   for (let rateShare = 1; ; rateShare /= 2) {
-    const attempt = await playOnce(drawn, program, rateShare);
+    const attempt = await playOnce(drawn, program, rateShare, cleanup);
+    await cleanup.run();
     const excused = attempt.verdict.lost > 0 && attempt.lostByTheNetwork > 0;
     if (!excused || rateShare <= leastRateShare) return attempt;
     const text = `${attempt.lostByTheNetwork} frames were dropped by the network itself`;
@@ -37,30 +39,26 @@ export async function playCase(drawn: Case, program: string): Promise<Outcome> {
   }
 }
 
-async function playOnce(drawn: Case, program: string, rateShare: number): Promise<Attempt> {
+async function playOnce(drawn: Case, program: string, rateShare: number, cleanup: Cleanup): Promise<Attempt> {
   const directory = await mkdtemp(join(tmpdir(), 'staghorn-property-'));
+  cleanup.add(() => rm(directory, { recursive: true, force: true }));
   const { topology, flows } = drawn;
-  let network: CaseNetwork | undefined;
-  let experiment: Experiment | undefined;
-  try {
-    network = await CaseNetwork.build({ topology, loads: loadsOf(flows), directory });
-    experiment = new Experiment({ drawn, network, directory, program, rateShare });
-    await experiment.start();
-    const control = await playControl(experiment);
-    if (control.problems.length > 0) {
-      const nothing = { framesInFlight: 0, snapshots: 0, restores: 0 };
-      return { verdict: control, rateShare, ...nothing, lostByTheNetwork: control.lost };
-    }
-    const before = await network.drops();
-    const played = await playSteps(experiment, drawn.steps);
-    await experiment.mute();
-    const verdict = await experiment.verdict();
-    return { verdict, rateShare, ...played, lostByTheNetwork: (await network.drops()) - before };
-  } finally {
-    await experiment?.end();
-    await network?.destroy();
-    await rm(directory, { recursive: true, force: true });
+  const network = new CaseNetwork(topology);
+  cleanup.add(() => network.destroy());
+  await network.build(loadsOf(flows), directory);
+  const experiment = new Experiment({ drawn, network, directory, program, rateShare });
+  cleanup.add(() => experiment.end());
+  await experiment.start();
+  const control = await playControl(experiment);
+  if (control.problems.length > 0) {
+    const nothing = { framesInFlight: 0, snapshots: 0, restores: 0 };
+    return { verdict: control, rateShare, ...nothing, lostByTheNetwork: control.lost };
   }
+  const before = await network.drops();
+  const played = await playSteps(experiment, drawn.steps);
+  await experiment.mute();
+  const verdict = await experiment.verdict();
+  return { verdict, rateShare, ...played, lostByTheNetwork: (await network.drops()) - before };
 }
 
 /** Without any snapshot the network must lose nothing. */

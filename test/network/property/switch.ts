@@ -13,13 +13,14 @@ const quiet = ['--no-chdir', '-vconsole:off', '-vsyslog:off'];
 
 /** A real Open vSwitch of its own in a network namespace: database and daemon, userspace datapath. */
 export class Switch {
-  readonly #directory: string;
+  /** Of its database and its sockets. */
+  readonly directory: string;
   readonly #namespace: string;
   readonly #processes: ChildProcess[] = [];
 
   private constructor(namespace: string, directory: string) {
     this.#namespace = namespace;
-    this.#directory = directory;
+    this.directory = directory;
   }
 
   static async start(namespace: string, directory: string): Promise<Switch> {
@@ -41,7 +42,8 @@ export class Switch {
   }
 
   async tell(...words: readonly string[]): Promise<string> {
-    return (await run('ovs-appctl', ['-t', this.#path('vswitchd.ctl'), ...words])).stdout;
+    const env = { ...process.env, OVS_RUNDIR: this.directory };
+    return (await run('ovs-appctl', [...words], { env })).stdout;
   }
 
   /**
@@ -65,35 +67,32 @@ export class Switch {
   }
 
   #path(name: string): string {
-    return join(this.#directory, name);
+    return join(this.directory, name);
   }
 
   async #start(): Promise<void> {
-    const database = this.#path('conf.db');
-    await run('ovsdb-tool', ['create', database, schema]);
+    await run('ovsdb-tool', ['create', this.#path('conf.db'), schema]);
     const remotes = [`--remote=punix:${this.#path('db.sock')}`, `--unixctl=${this.#path('ovsdb.ctl')}`];
-    this.#spawn('ovsdb-server', [database, ...remotes, ...quiet]);
+    this.#spawn('ovsdb-server', [this.#path('conf.db'), ...remotes, ...quiet]);
     await this.#exists('db.sock');
     await run('ovs-vsctl', [`--db=unix:${this.#path('db.sock')}`, '--no-wait', 'init']);
-    const daemon = [`unix:${this.#path('db.sock')}`, `--unixctl=${this.#path('vswitchd.ctl')}`];
-    this.#spawn('ovs-vswitchd', [
-      ...daemon,
-      '--disable-system',
-      `--log-file=${this.#path('vswitchd.log')}`,
-      ...quiet,
-    ]);
-    await this.#exists('vswitchd.ctl');
+    const log = `--log-file=${this.#path('vswitchd.log')}`;
+    const database = `unix:${this.#path('db.sock')}`;
+    const daemon = this.#spawn('ovs-vswitchd', [database, '--disable-system', '--pidfile', log, ...quiet]);
+    await this.#exists(`ovs-vswitchd.${daemon.pid}.ctl`);
   }
 
   /**
    * It dies with the thread that started it. A switch that waits for a processor drops frames at its sockets: this
    * one comes before whatever else runs on the machine (it sleeps while there is nothing to do).
    */
-  #spawn(program: string, args: readonly string[]): void {
+  #spawn(program: string, args: readonly string[]): ChildProcess {
     const inside = ['nsenter', `--net=/run/netns/${this.#namespace}`];
     const words = ['--pdeathsig', 'KILL', 'chrt', '--rr', '1', ...inside, program, ...args];
-    const env = { ...process.env, OVS_RUNDIR: this.#directory, OVS_LOGDIR: this.#directory };
-    this.#processes.push(spawn('setpriv', words, { stdio: 'ignore', env }));
+    const env = { ...process.env, OVS_RUNDIR: this.directory, OVS_LOGDIR: this.directory };
+    const child = spawn('setpriv', words, { stdio: 'ignore', env });
+    this.#processes.push(child);
+    return child;
   }
 
   async #exists(name: string): Promise<void> {

@@ -46,7 +46,9 @@ function drawStation(random: Random, place: number, topology: Omit<Topology, 'st
     network: place % topology.networks,
     mac: `02:5a:00:00:00:${place.toString(16).padStart(2, '0')}`,
     device: `tap${place}`,
-    plug: random.chance(0.5) ? 'trunk' : { access: random.pick([10, 20] as const) },
+    // One trunk in each network: it can talk to every other station.
+    plug:
+      place < topology.networks || random.chance(0.4) ? 'trunk' : { access: random.pick([10, 20] as const) },
     mtu: random.pick([1500, 1500, 4000, 8900]),
     vnetHeaderBytes: random.pick([0, 12] as const),
     shape: random.chance(0.4)
