@@ -13,6 +13,7 @@
 #include "job.h"
 #include "leftovers.h"
 #include "paused-threads.h"
+#include "poll-watch.h"
 
 namespace staghorn {
 
@@ -31,6 +32,7 @@ struct Write {
 // What reads a tap's ring, and how the cut treats it.
 struct Reader {
   pid_t thread;   // QEMU's main thread; 0 where it is another's task
+  int qemu_fd;    // which it waits for unless it has a frame that it cannot deliver; -1: not known to
   bool awaited;   // it reads, and gets the time to empty the ring itself
   bool replaced;  // what it leaves is read in its place
 };
@@ -110,11 +112,14 @@ class CutJob : public Job {
     taps_ = RingTapsOf(taps);
     for (uint32_t i = 0; i < taps.Length(); i++) {
       Napi::Object tap = taps.Get(i).As<Napi::Object>();
-      readers_.push_back({tap.Get("readerThread").As<Napi::Number>().Int32Value(), tap.Get("awaited").As<Napi::Boolean>().Value(),
-                          tap.Get("replaced").As<Napi::Boolean>().Value()});
+      readers_.push_back({tap.Get("readerThread").As<Napi::Number>().Int32Value(), tap.Get("qemuFd").As<Napi::Number>().Int32Value(),
+                          tap.Get("awaited").As<Napi::Boolean>().Value(), tap.Get("replaced").As<Napi::Boolean>().Value()});
+      bool watched = readers_[i].qemu_fd >= 0 && readers_[i].thread != 0;
+      if (watched && (watches_.empty() || watches_.back().process() != readers_[i].thread)) watches_.emplace_back(readers_[i].thread);
       polled_.push_back({taps_[i].fd, POLLIN, 0});
     }
     threads_.reserve(taps_.size());
+    stuck_.reserve(taps_.size());
   }
 
  protected:
@@ -138,6 +143,9 @@ class CutJob : public Job {
     result.Set("ringsEmptyNs", rings_empty_ns_ == 0 ? env.Null() : Napi::Value(BigIntOf(env, rings_empty_ns_)));
     result.Set("writes", WritesResult(env, writes_));
     result.Set("leftoversFull", Napi::Boolean::New(env, full_));
+    Napi::Array stuck = Napi::Array::New(env, stuck_.size());
+    for (uint32_t i = 0; i < stuck_.size(); i++) stuck.Set(i, Napi::Number::New(env, stuck_[i]));
+    result.Set("stuckPorts", stuck);
     result.Set("readersPaused", Napi::Number::New(env, double(paused_)));
     return result;
   }
@@ -156,10 +164,25 @@ class CutJob : public Job {
   // Running VMs read their rings within microseconds; sleeping in between leaves them a core to do so.
   void WaitForRings() {
     int64_t bound_ns = flipped_ns_ + ring_bound_ns_;
-    while (AnyReadable([](const Reader &reader) { return reader.awaited; }) && MonotonicNs() < bound_ns) {
+    while (AnyReadable([](const Reader &reader) { return reader.awaited; }) || FindStuck()) {
+      if (MonotonicNs() >= bound_ns) break;
       timespec pause = {0, kRingPollNs};
       nanosleep(&pause, nullptr);
     }
+  }
+
+  // Ports of which QEMU has read a frame that it cannot deliver. Who is at work just now counts as able to.
+  bool FindStuck() {
+    stuck_.clear();
+    for (PollWatch &watch : watches_) {
+      if (!watch.Look()) continue;
+      for (size_t i = 0; i < readers_.size(); i++) {
+        const Reader &reader = readers_[i];
+        bool own = reader.thread == watch.process() && reader.qemu_fd >= 0 && !(polled_[i].revents & POLLERR);
+        if (own && !watch.WaitsToRead(reader.qemu_fd)) stuck_.push_back(taps_[i].port);
+      }
+    }
+    return !stuck_.empty();
   }
 
   // Reads what is left, while nobody else does: a frame that QEMU read in between would overtake those before it.
@@ -184,6 +207,8 @@ class CutJob : public Job {
   std::vector<RingTap> taps_;
   std::vector<Reader> readers_;
   std::vector<pollfd> polled_;
+  std::vector<PollWatch> watches_;
+  std::vector<uint32_t> stuck_;
   std::vector<pid_t> threads_;
   size_t paused_ = 0;
   bool full_ = false;

@@ -50,12 +50,13 @@ MapInfo ReadMapInfo(int map) {
   return {info.id, info.type, info.value_size, info.max_entries, info.name};
 }
 
-Descriptor LoadProgram(bpf_prog_type type, const char *name, const std::vector<bpf_insn> &instructions) {
+Descriptor LoadProgram(bpf_prog_type type, const char *name, const std::vector<bpf_insn> &instructions, uint32_t flags) {
   bpf_attr attr{};
   attr.prog_type = type;
   attr.insns = Pointer(instructions.data());
   attr.insn_cnt = uint32_t(instructions.size());
   attr.license = Pointer("Apache-2.0");
+  attr.prog_flags = flags;
   strncpy(attr.prog_name, name, sizeof attr.prog_name - 1);
   int fd = Bpf(BPF_PROG_LOAD, attr);
   if (fd >= 0) return Descriptor(fd);

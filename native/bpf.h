@@ -30,7 +30,7 @@ struct MapInfo {
 Descriptor CreateMap(bpf_map_type type, const char *name, uint32_t value_size, uint32_t max_entries, uint32_t flags);
 Descriptor OpenMapById(uint32_t id);
 MapInfo ReadMapInfo(int map);
-Descriptor LoadProgram(bpf_prog_type type, const char *name, const std::vector<bpf_insn> &instructions);
+Descriptor LoadProgram(bpf_prog_type type, const char *name, const std::vector<bpf_insn> &instructions, uint32_t flags = 0);
 
 // Assembles instructions; jumps name a label, which may be placed later.
 class Assembler {

@@ -308,7 +308,7 @@ class Gate : public Napi::ObjectWrap<Gate> {
     for (uint32_t i = 0; i < ports.Length(); i++) {
       Napi::Object port = ports.Get(i).As<Napi::Object>();
       read.ports.push_back({U32(port.Get("slot")), port.Get("ifindex").As<Napi::Number>().Int32Value(),
-                            port.Get("bypassQdisc").As<Napi::Boolean>().Value(), I64(port.Get("shiftNs")),
+                            port.Get("bypassQdisc").As<Napi::Boolean>().Value(), U32(port.Get("receiveMtu")), I64(port.Get("shiftNs")),
                             I64(port.Get("notBeforeNs"))});
     }
     return read;

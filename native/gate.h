@@ -19,7 +19,9 @@ struct HostWord {
   uint64_t nonce;
   uint32_t slots;
   uint32_t listening;  // whether markers are handed over
-  uint32_t reserved[10];
+  uint32_t admitting;  // edge: the processor that lets a frame of ours in, plus 1
+  uint32_t probing;    // edge: that frame only tries the way, and is dropped
+  uint32_t reserved[8];
 };
 
 // The 64 bytes of a port. All but `returned` and `attempt` are written by the program only.
@@ -32,7 +34,7 @@ struct PortWord {
   uint64_t failed;   // should have been held, but could not be handed over, and passed
   uint64_t markers;  // all that came, handed over or not
   uint64_t attempt;  // the reinjection under way: low half of `returned`, low half of the `seen` it will make
-  uint64_t reserved;
+  uint64_t dropped;  // edge: dropped as the user wishes
 };
 static_assert(sizeof(HostWord) == 64 && sizeof(PortWord) == 64);
 

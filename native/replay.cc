@@ -12,6 +12,7 @@
 #include <cerrno>
 
 #include "addon.h"
+#include "edge.h"
 
 namespace staghorn {
 
@@ -48,6 +49,7 @@ Replay::Replay(std::shared_ptr<GateCore> core, ReplayOptions options)
   if (wake_.get() < 0) throw SyscallError{errno, "eventfd"};
   cursor_ = core_->ring->ConsumerPosition();
   for (const ReplayPort &port : options_.ports) {
+    if (port.receive_mtu != 0 && admission_.get() < 0) admission_ = LoadAdmission(core_->state_map.get(), false);
     Port &made = ports_[port.slot];
     made.options = port;
     made.word = core_->state->Port(port.slot);
@@ -180,10 +182,7 @@ void Replay::Deliver(Port &port) {
     return Schedule(port, MonotonicNs() + kSpinNs);
   }
   if (!frame.own.empty()) frame.view.bytes = frame.own.data();
-  BeginAttempt(*port.word);
-  int socket = port.options.bypass_qdisc ? core_->past_qdisc.get() : core_->through_qdisc.get();
-  int error = SendFrame(socket, port.options.ifindex, frame.view);
-  EndAttempt(*port.word, error == 0);
+  int error = port.options.receive_mtu != 0 ? Admit(port, frame.view) : Hand(port, frame.view);
   int64_t now = MonotonicNs();
   if (error == 0) {
     if (frame.timed && !hurried_) lateness_ns_.push_back(now - std::max(frame.due_ns, port.last_due_ns));
@@ -194,6 +193,28 @@ void Replay::Deliver(Port &port) {
   if (full && now - port.refused_since_ns < options_.give_up_after_ns) return Schedule(port, now + kRetryNs);
   Write64(port.word->returned, frame.seq + 1);
   Conclude(port, false, error);
+}
+
+int Replay::Hand(Port &port, const FrameView &frame) {
+  BeginAttempt(*port.word);
+  int socket = port.options.bypass_qdisc ? core_->past_qdisc.get() : core_->through_qdisc.get();
+  int error = SendFrame(socket, port.options.ifindex, frame);
+  EndAttempt(*port.word, error == 0);
+  return error;
+}
+
+// Of a frame in segments the last one is the attempt: after a kill between them all come again, which TCP bears.
+int Replay::Admit(Port &port, const FrameView &frame) {
+  std::vector<std::vector<uint8_t>> pieces = WireFrames(frame, port.options.receive_mtu);
+  if (pieces.empty()) return EMSGSIZE;
+  for (const std::vector<uint8_t> &piece : pieces) {
+    bool last = &piece == &pieces.back();
+    if (last) BeginAttempt(*port.word);
+    int error = AdmitFrame(admission_.get(), *core_->state, port.options.ifindex, piece);
+    if (last) EndAttempt(*port.word, error == 0);
+    if (error != 0) return error;
+  }
+  return 0;
 }
 
 void Replay::Conclude(Port &port, bool delivered, int error) {

@@ -16,6 +16,7 @@ struct ReplayPort {
   uint32_t slot;
   int ifindex;
   bool bypass_qdisc;  // true: the gate is behind the queueing discipline
+  uint32_t receive_mtu;  // not 0: the gate is at the receive side, and the device has that MTU
   int64_t shift_ns;
   int64_t not_before_ns;
 };
@@ -88,6 +89,8 @@ class Replay {
   void Schedule(Port &port, int64_t retry_ns);
   void SkipGap(Port &port, bool caught_up);
   void Deliver(Port &port);
+  int Hand(Port &port, const FrameView &frame);
+  int Admit(Port &port, const FrameView &frame);
   void Conclude(Port &port, bool delivered, int error);
   void MarkDone(uint64_t record);
   bool AllMet();
@@ -99,6 +102,7 @@ class Replay {
   std::shared_ptr<GateCore> core_;
   ReplayOptions options_;
   Descriptor wake_;
+  Descriptor admission_;
   std::map<uint32_t, Port> ports_;
   std::set<std::pair<int64_t, uint32_t>> ready_;
   std::deque<Record> records_;

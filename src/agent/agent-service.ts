@@ -20,7 +20,7 @@ import { verifySnapshot } from './verify-snapshot.ts';
 /** What the agent tells its controller unasked. */
 export interface AgentNotices {
   progress(barrier: string, step: string, doneBytes: number, totalBytes: number): void;
-  barrierLost(barrier: string, reason: string): void;
+  barrierLost(barrier: string, error: StaghornError): void;
 }
 
 export interface AgentParts {
@@ -139,7 +139,7 @@ export class AgentService {
     for (const [id, session] of this.#sessions) if (!session.isOpen) this.#sessions.delete(id);
     const reports: SessionReports = {
       progress: (step, done, total) => notices.progress(barrier, step, done, total),
-      lost: (reason) => notices.barrierLost(barrier, reason),
+      lost: (error) => notices.barrierLost(barrier, error),
     };
     return { store: this.#store, journal: this.#journal, reports, log };
   }

@@ -1,4 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
+import type { EdgePorts } from '../network/edge-ports.ts';
 import { VmPorts } from '../network/vm-ports.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams } from '../protocol/rpc.ts';
@@ -7,9 +8,11 @@ import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
 import { chooseMethod } from '../vmm/save-methods.ts';
+import { edgeOf } from './edge-of-host.ts';
 import { readSurroundings, selectProcesses, switchedDevices } from './host-inventory.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
+import { NetworkWatch } from './network-watch.ts';
 import { SnapshotWriter } from './snapshot-writer.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
 import { VmGroup } from './vm-group.ts';
@@ -37,6 +40,7 @@ export async function arm(
   try {
     const surroundings = await readSurroundings(signal);
     const vms = await openVms(params.vms, surroundings, signal, undo);
+    const watch = await watchNetwork(params, vms, signal, undo);
     const chosen = params.snapshot === null ? [] : await chooseMethods(params.method, vms, tools.store);
     const ports = VmPorts.create({
       ports: VmGroup.portsOf(vms),
@@ -44,7 +48,8 @@ export async function arm(
       hold: false,
     });
     undo.push(() => ports.close());
-    const group = new VmGroup(vms, ports);
+    const edge = armEdge(params, surroundings, watch, undo);
+    const group = new VmGroup(vms, ports, edge);
     const stops = new Map<string, bigint>();
     undo.push(() => tools.journal.remove(params.barrier));
     await tools.journal.write(
@@ -62,13 +67,15 @@ export async function arm(
     const writer =
       params.snapshot === null ? null : await prepareWriter(params.snapshot, chosen, tools.store, undo);
     ports.attach();
+    edge?.attach();
     signal.throwIfAborted();
     return new StopSession({
       params,
       group,
       writer,
       switchedDevices: switchedDevices(surroundings),
-      warnings: [],
+      watch,
+      warnings: watch.undeclared.map(describeUndeclared),
       ...tools,
     });
   } catch (error) {
@@ -76,6 +83,34 @@ export async function arm(
     throw error;
   }
 }
+
+async function watchNetwork(
+  { externalPorts: external }: AgentParams<'arm'>,
+  vms: readonly ControlledVm[],
+  signal: AbortSignal,
+  undo: (() => unknown)[],
+): Promise<NetworkWatch> {
+  const taps = vms.flatMap(({ taps }) =>
+    taps.flatMap(({ nic, fds: [fd] }) => (fd === undefined ? [] : [{ name: nic.tap, fd }])),
+  );
+  const watch = await NetworkWatch.start({ taps, external, signal });
+  undo.push(() => watch.close());
+  return watch;
+}
+
+function armEdge(
+  { externalPorts: names, externalFrames: frames, frameBufferBytes: ringBytes }: AgentParams<'arm'>,
+  { links }: HostSurroundings,
+  { interfaces }: NetworkWatch,
+  undo: (() => unknown)[],
+): EdgePorts | null {
+  const edge = edgeOf({ names, frames, ringBytes }, links, interfaces);
+  undo.push(() => edge?.close());
+  return edge;
+}
+
+const describeUndeclared = (port: string): string =>
+  `port ${port} belongs to no VM of the experiment and is not declared external: what comes in from it is in flight like any other frame`;
 
 async function openVms(
   names: string[] | null,

@@ -1,18 +1,31 @@
 import { StaghornError } from '../errors/index.ts';
 import { readLinks } from '../native/netlink.ts';
 import { readSwitchPorts } from '../network/switch-ports.ts';
+import { readUnderlayDevices } from '../network/underlay.ts';
 import type { ExperimentPort } from '../protocol/resources.ts';
 import type { Vm } from '../protocol/vm.ts';
 import { inspectVm, type HostSurroundings } from '../vmm/inspect.ts';
 import { findQemuProcesses, type QemuProcess } from '../vmm/qemu-process.ts';
 
-export async function readSurroundings(signal?: AbortSignal): Promise<HostSurroundings> {
-  return { links: readLinks(), switchPorts: await readSwitchPorts(undefined, signal) };
+/** What is around the VMs of a host. */
+export interface HostNetwork extends HostSurroundings {
+  /** By ifindex: what tunnels of the switches leave by. */
+  readonly underlay: readonly number[];
 }
 
-/** Everything that is plugged into a switch of this host: frames on their way may wait there. */
-export function switchedDevices({ links, switchPorts }: HostSurroundings): number[] {
-  return links.flatMap(({ name, ifindex }) => (switchPorts.has(name) ? [ifindex] : []));
+export async function readSurroundings(signal?: AbortSignal): Promise<HostNetwork> {
+  const links = readLinks();
+  const [switchPorts, underlay] = await Promise.all([
+    readSwitchPorts(undefined, signal),
+    readUnderlayDevices(links, signal),
+  ]);
+  return { links, switchPorts, underlay };
+}
+
+/** Everything that is plugged into a switch of this host, or below its tunnels: frames on their way may wait there. */
+export function switchedDevices({ links, switchPorts, underlay }: HostNetwork): number[] {
+  const plugged = links.flatMap(({ name, ifindex }) => (switchPorts.has(name) ? [ifindex] : []));
+  return [...new Set([...plugged, ...underlay])];
 }
 
 /**

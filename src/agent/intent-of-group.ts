@@ -1,3 +1,4 @@
+import { describeEdge } from './edge-of-host.ts';
 import type { Intent } from './intent.ts';
 import { thisProcess } from '../vmm/process-identity.ts';
 import type { StopInstants, VmGroup } from './vm-group.ts';
@@ -46,5 +47,6 @@ export function intentOf({
     })),
     plugged: [...plugged],
     gate: group.ports.identity,
+    edge: describeEdge(group.edge),
   };
 }

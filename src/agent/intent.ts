@@ -5,6 +5,8 @@ import { z } from 'zod';
 import { messageOf } from '../errors/index.ts';
 import { instantNs } from '../protocol/instant.ts';
 
+const gateIdentity = z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs });
+
 /**
  * What a barrier is about to do to this host, written down before it does it, so that whoever finds the host
  * after a crash can put it right: which VMs may be stopped, and where the held frames are.
@@ -40,7 +42,23 @@ export const intent = z.strictObject({
   /** Of a restore: persistent taps that are closed until the gate stands in them. */
   plugged: z.array(z.string()),
   /** Null: there is none yet. */
-  gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs }).nullable(),
+  gate: gateIdentity.nullable(),
+  /** Where frames from outside are held; null: nowhere. */
+  edge: z
+    .strictObject({
+      gate: gateIdentity,
+      policy: z.enum(['hold', 'drop']),
+      ports: z.array(
+        z.strictObject({
+          name: z.string(),
+          ifindex: z.int(),
+          mtu: z.int(),
+          mac: z.string(),
+          slot: z.int(),
+        }),
+      ),
+    })
+    .nullable(),
 });
 export type Intent = z.infer<typeof intent>;
 

@@ -1,6 +1,7 @@
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
+import type { StaghornError } from '../errors/index.ts';
 import { agentContract } from '../protocol/rpc.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
@@ -41,8 +42,9 @@ class Uplink implements AgentNotices {
     this.#send(this.server?.notify('progress', { barrier, step, doneBytes, totalBytes }));
   }
 
-  barrierLost(barrier: string, reason: string): void {
-    this.#send(this.server?.notify('barrierLost', { barrier, reason }));
+  barrierLost(barrier: string, { code, message: reason, context }: StaghornError): void {
+    const { port = null } = context;
+    this.#send(this.server?.notify('barrierLost', { barrier, reason, code, port }));
   }
 
   #log(level: 'debug' | 'info' | 'warn' | 'error', fields: Record<string, unknown>, message: string): void {

@@ -8,6 +8,7 @@ import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { isRunning } from '../vmm/process-identity.ts';
 import { findQemuProcesses, isStillRunning, readQemuProcess } from '../vmm/qemu-process.ts';
 import { terminateVm } from '../vmm/terminate.ts';
+import { edgeLeftBy } from './edge-of-host.ts';
 import type { Intent, IntentJournal } from './intent.ts';
 import { OrphanTaps, unplugTaps } from './orphan-taps.ts';
 import { readStoredFrames } from './stored-frames.ts';
@@ -47,7 +48,8 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
   if (entry.kind === 'restore' && entry.phase !== 'resumed') return endUnfinishedRestore(entry, store);
   const { vms, problems } = await reopen(entry);
   const orphans = OrphanTaps.open(entry, vms);
-  const group = new VmGroup(vms, portsOf(entry, vms, orphans, journal.leftoversOf(entry.barrier)));
+  const ports = portsOf(entry, vms, orphans, journal.leftoversOf(entry.barrier));
+  const group = new VmGroup(vms, ports, edgeLeftBy(entry));
   try {
     if (entry.kind === 'restore' && entry.snapshot !== null) {
       const manifest = await store.readManifest(entry.snapshot, null);

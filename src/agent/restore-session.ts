@@ -191,7 +191,7 @@ export class RestoreSession {
 
   #giveUp(reason: string): void {
     if (this.#ended !== undefined) return;
-    this.#parts.reports.lost(reason);
+    this.#parts.reports.lost(new StaghornError('vm-failed', reason));
     void this.abort(reason);
   }
 
@@ -201,7 +201,7 @@ export class RestoreSession {
     const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps };
     const intent =
       this.#group === undefined
-        ? { ...common, agent: thisProcess(), vms: [], gate: null }
+        ? { ...common, agent: thisProcess(), vms: [], gate: null, edge: null }
         : intentOf({ ...common, group: this.#group, stops: new Map() });
     return journal.write(intent);
   }

@@ -3,10 +3,12 @@ import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult, CutReport } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { IntentJournal } from './intent.ts';
+import { BufferWatch } from './buffer-watch.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
 import { armedPorts, markerPorts } from './armed-ports.ts';
 import { MarkerExchange } from './marker-exchange.ts';
+import type { NetworkWatch } from './network-watch.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SnapshotWriter } from './snapshot-writer.ts';
 import type { VmGroup } from './vm-group.ts';
@@ -14,7 +16,7 @@ import type { VmGroup } from './vm-group.ts';
 export interface SessionReports {
   progress(step: string, doneBytes: number, totalBytes: number): void;
   /** The session ended the barrier by itself. */
-  lost(reason: string): void;
+  lost(error: StaghornError): void;
 }
 
 export interface StopSessionParts {
@@ -24,6 +26,7 @@ export interface StopSessionParts {
   readonly switchedDevices: readonly number[];
   /** Null: time is only stopped, nothing is saved. */
   readonly writer: SnapshotWriter | null;
+  readonly watch: NetworkWatch;
   /** What was found while arming that will not be kept, in words. */
   readonly warnings: readonly string[];
   readonly journal: IntentJournal;
@@ -42,6 +45,7 @@ export class StopSession {
   readonly barrier: string;
   readonly #parts: StopSessionParts;
   readonly #lease: Lease;
+  readonly #buffers: BufferWatch;
   readonly #work = new AbortController();
   readonly #stops = new Map<string, bigint>();
   readonly #markers: MarkerExchange;
@@ -57,6 +61,12 @@ export class StopSession {
     this.#markers = new MarkerExchange(this.barrier, parts.group.ports, markerPorts(parts.group.vms));
     this.#lease = new Lease(parts.params.leaseMs, () =>
       this.#giveUp('its lease ran out: the controller went silent'),
+    );
+    parts.watch.onChange((change) => this.#giveUp(change));
+    this.#buffers = new BufferWatch(
+      [parts.group.ports.identity, ...(parts.group.edge === null ? [] : [parts.group.edge.identity])].map(
+        ({ ringMapId }) => ringMapId,
+      ),
     );
     for (const vm of parts.group.vms) void vm.qmp.closed.then(() => this.#vmGone(vm));
   }
@@ -96,6 +106,10 @@ export class StopSession {
     requireState('cut', this.#state);
     this.#state = 'stopping';
     const { group, writer } = this.#parts;
+    this.#buffers.start((full) => {
+      group.hurry();
+      this.#giveUp(full);
+    });
     this.#cutting = group.stopAt(atNs, this.#work.signal, (name, stoppedAtNs) =>
       this.#stops.set(name, stoppedAtNs),
     );
@@ -118,6 +132,7 @@ export class StopSession {
       { ...options, watched: this.#parts.switchedDevices, signal: this.#work.signal },
       () => this.#markers.awaited(),
     );
+    this.#parts.group.edge?.assertKept();
     const held = ports.held();
     this.#parts.writer?.keepFrames(held, this.#stops);
     const frames = vms.map(({ name }) => ({ vm: name, count: held.filter(({ vm }) => vm === name).length }));
@@ -135,6 +150,7 @@ export class StopSession {
     this.#state = 'resuming';
     // Every host is drained.
     this.#markers.stop();
+    this.#endWatches();
     const instants = new Map(vms.map(({ name, atNs }) => [name, atNs]));
     const resumed = await this.#parts.group.resumeAt(instants, this.#stops);
     await this.#noting;
@@ -147,13 +163,16 @@ export class StopSession {
 
   async settle(): Promise<AgentResult<'settle'>> {
     requireState('settle', this.#state);
-    const report = await this.#parts.group.replayed();
-    if (this.#parts.writer === null) await this.#end();
+    const { group, writer, watch } = this.#parts;
+    const report = await group.replayed();
+    const warnings = [...watch.warnings, ...(await group.released())];
+    const external = group.edge?.counts() ?? [];
+    if (writer === null) await this.#end();
     return {
       framesReplayed: report?.delivered ?? 0,
       replayLatenessNs: report?.latenessNs ?? null,
-      external: [],
-      warnings: [...this.#parts.group.warnings],
+      external,
+      warnings: [...this.#parts.group.warnings, ...warnings],
     };
   }
 
@@ -201,6 +220,7 @@ export class StopSession {
     this.#state = 'ending';
     this.#lease.end();
     this.#markers.stop();
+    this.#endWatches();
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
     await this.#cutting?.catch(() => undefined);
     await this.#noting.catch(() => undefined);
@@ -215,6 +235,7 @@ export class StopSession {
     if (abortReason !== null) await writer?.discard();
     await this.#markers.ebb();
     await group.close();
+    await this.#parts.watch.close();
     await journal.remove(this.barrier);
     this.#state = 'ended';
     const outcome = problems.length === 0 ? 'every VM runs and every gate is open' : problems.join('; ');
@@ -222,10 +243,17 @@ export class StopSession {
     return outcome;
   }
 
-  #giveUp(reason: string): void {
+  #giveUp(reason: string | StaghornError): void {
     if (this.#ended !== undefined) return;
-    this.#parts.reports.lost(reason);
-    void this.abort(reason);
+    const error = typeof reason === 'string' ? new StaghornError('vm-failed', reason) : reason;
+    this.#parts.reports.lost(error);
+    void this.abort(error.message);
+  }
+
+  /** Time goes on, or is about to. */
+  #endWatches(): void {
+    this.#buffers.stop();
+    this.#parts.watch.stop();
   }
 
   #vmGone(vm: ControlledVm): void {

@@ -2,7 +2,8 @@ import { messageOf, StaghornError } from '../errors/index.ts';
 import { runCut, runResume } from '../native/barrier.ts';
 import { monotonicNs } from '../native/clock.ts';
 import { hurryEventLoop } from '../native/scheduling.ts';
-import type { ReplaySummary, VmPort, VmPorts } from '../network/vm-ports.ts';
+import type { EdgePorts } from '../network/edge-ports.ts';
+import type { ReplaySummary, UnreadFrames, VmPort, VmPorts } from '../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 
@@ -24,21 +25,26 @@ export type StopInstants = ReadonlyMap<string, bigint>;
 export class VmGroup {
   readonly vms: readonly ControlledVm[];
   readonly ports: VmPorts;
+  /** Where frames from outside wait; null: nowhere. */
+  readonly edge: EdgePorts | null;
+  readonly #hurry = new AbortController();
+  #release: Promise<string[]> | undefined;
   #replay: Promise<ReplaySummary> | undefined;
   #warnings: string[] = [];
   /** Ends the hurry of the event loop; time stands still meanwhile. */
   #calmDown: () => void = () => undefined;
 
-  constructor(vms: readonly ControlledVm[], ports: VmPorts) {
+  constructor(vms: readonly ControlledVm[], ports: VmPorts, edge: EdgePorts | null = null) {
     this.vms = vms;
     this.ports = ports;
+    this.edge = edge;
   }
 
   /** The ports of all VMs, in order. */
   static portsOf(vms: readonly ControlledVm[]): VmPort[] {
     return vms.flatMap(({ name, process: { pid }, taps }) =>
-      taps.map(({ nic: { tap, ifindex, vhost }, fds }) => {
-        return { vm: name, name: tap, ifindex, tapFds: fds, pid, vhost };
+      taps.map(({ nic: { tap, ifindex, vhost }, fds, qemuFds }) => {
+        return { vm: name, name: tap, ifindex, tapFds: fds, qemuFds, pid, vhost };
       }),
     );
   }
@@ -72,22 +78,22 @@ export class VmGroup {
     const times = await runCut({
       atNs,
       spinNs,
-      modeWords: [this.ports.modeWord],
+      modeWords: [this.ports.modeWord, ...(this.edge === null ? [] : [this.edge.modeWord])],
       ...this.ports.cutRings(),
       ringBoundNs,
       writes: changes.map(({ vm, change }) => ({ fd: vm.qmp.fd, bytes: change.bytes })),
       signal,
     });
     const vms = collect(await stopped);
-    const leftBy = this.ports.takeLeftovers(times);
-    this.#warnings = [...leftBy].map(([port, count]) => leftoverWarning(port, count));
+    const unread = this.ports.takeLeftovers(times);
+    this.#warnings = unread.map(unreadWarning);
     // Their owner had stopped them: frames for them count from the cut.
     for (const { name, resumes } of this.vms) if (!resumes) onStopped(name, times.flippedNs);
     return {
       wakeLatenessNs: Number(times.wokeNs - atNs),
       gateClosedAtNs: times.flippedNs,
       realtime: times.realtime,
-      framesFromRings: [...leftBy.values()].reduce((sum, count) => sum + count, 0),
+      framesFromRings: unread.reduce((sum, { kept }) => sum + kept, 0),
       vms,
     };
   }
@@ -126,6 +132,7 @@ export class VmGroup {
       ),
     );
     this.#replay.catch(() => undefined);
+    this.#release ??= this.#releaseEdge(firstNs, stops);
     await runResume({
       writes: changes.map(({ vm, change, atNs }) => ({ fd: vm.qmp.fd, bytes: change.bytes, atNs })),
       spinNs,
@@ -140,6 +147,28 @@ export class VmGroup {
     return (await this.#replay) ?? null;
   }
 
+  /** Resolves when the edge is open and nothing waits there; @returns in words what could not be let in. */
+  async released(): Promise<string[]> {
+    return (await this.#release) ?? [];
+  }
+
+  /** What is held is given back at once, in order, and not at its own time: its room is needed. */
+  hurry(): void {
+    this.ports.hurry();
+    this.#hurry.abort();
+  }
+
+  /** Frames from outside shift with the VM that stopped first. */
+  async #releaseEdge(liveFromNs: bigint, stops: StopInstants): Promise<string[]> {
+    const first = firstOf(stops);
+    const shiftNs = first === null ? 0n : liveFromNs - first;
+    try {
+      return (await this.edge?.release({ liveFromNs, shiftNs }, this.#hurry.signal)) ?? [];
+    } catch (error) {
+      return [messageOf(error)];
+    }
+  }
+
   /**
    * Everything goes on now, whatever state it is in: the way out of an abort, a lost lease, a crash. VMs that
    * stopped at known instants are all stopped for the same time. A QEMU that hangs is waited for, with its
@@ -148,13 +177,14 @@ export class VmGroup {
    */
   async thaw(stops: StopInstants): Promise<string[]> {
     const problems: string[] = [];
-    const first = [...stops.values()].reduce<bigint | null>((a, b) => (a === null || b < a ? b : a), null);
+    const first = firstOf(stops);
     const pauseNs = first === null ? 0n : monotonicNs() + thawMarginNs - first;
     const instants = new Map([...stops].map(([name, stoppedAtNs]) => [name, stoppedAtNs + pauseNs]));
     await this.resumeAt(instants, stops, thawTimeoutMs).catch((error: unknown) =>
       problems.push(messageOf(error)),
     );
     await this.replayed().catch((error: unknown) => problems.push(messageOf(error)));
+    problems.push(...(await this.released()));
     return problems;
   }
 
@@ -162,6 +192,7 @@ export class VmGroup {
   async close(): Promise<void> {
     this.#calmDown();
     this.ports.close();
+    this.edge?.close();
     await Promise.allSettled(this.vms.map((vm) => vm.close()));
   }
 }
@@ -175,11 +206,14 @@ function disconnected({ name }: ControlledVm): StaghornError {
   });
 }
 
-function leftoverWarning({ vm, name }: VmPort, count: number): string {
-  return (
-    `VM ${vm} left ${count} frames unread in its tap ${name}; they are kept, but a frame that QEMU had read and its ` +
-    `guest had no buffer for is not: QEMU drops it when it stops`
-  );
+function unreadWarning({ port: { vm, name }, kept, dropped }: UnreadFrames): string {
+  if (dropped)
+    return `VM ${vm} had no buffer for a frame that QEMU had read from tap ${name}, and QEMU dropped it when it stopped`;
+  return `VM ${vm} left ${kept} frames unread in tap ${name}: they are kept, but it reads too slowly to be sure of the last one that it read`;
+}
+
+function firstOf(stops: StopInstants): bigint | null {
+  return [...stops.values()].reduce<bigint | null>((a, b) => (a === null || b < a ? b : a), null);
 }
 
 function resumeOf(atNs: bigint, stoppedAtNs: bigint | null) {

@@ -27,6 +27,7 @@ export interface BarrierHost {
   readonly vms: readonly string[] | null;
   /** Interfaces that lead out of the experiment. */
   readonly externalPorts: readonly string[];
+  readonly frameBufferBytes: number;
 }
 
 /** When each VM of a host stopped, or is to resume, on the controller's clock. */

@@ -38,8 +38,9 @@ export class AgentLink {
     agent.client.onNotification('progress', ({ barrier, step, doneBytes, totalBytes }) =>
       this.#notices.get(barrier)?.progress(step, doneBytes, totalBytes),
     );
-    agent.client.onNotification('barrierLost', ({ barrier, reason }) => {
-      const error = new StaghornError('vm-failed', `host ${host}: ${reason}`, { context: { host } });
+    agent.client.onNotification('barrierLost', ({ barrier, reason, code, port }) => {
+      const context = { host, ...(port === null ? {} : { port }) };
+      const error = new StaghornError(code, `host ${host}: ${reason}`, { context });
       this.#notices.get(barrier)?.trouble({ lost: false, error });
     });
     void agent.client.closed.then((error) => {

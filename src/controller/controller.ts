@@ -22,7 +22,7 @@ import type { Catalog, StoredSnapshot } from './catalog.ts';
 import { Experiments } from './experiments.ts';
 import { Metrics } from './metrics.ts';
 import { Operations, type OperationStart } from './operations.ts';
-import { notPaused, Pauses } from './pauses.ts';
+import { Pauses } from './pauses.ts';
 import { restoreSnapshot } from './restore-snapshot.ts';
 import type { Health, StaghornService } from './service.ts';
 import { takeSnapshot } from './take-snapshot.ts';
@@ -119,7 +119,7 @@ export class Controller implements StaghornService {
 
   resumeExperiment(name: string): Operation {
     this.#experiments.get(name);
-    if (!this.#pauses.isPaused(name)) throw notPaused(name);
+    if (!this.#pauses.isPaused(name)) throw this.#pauses.notPaused(name);
     return this.#operations.start({
       kind: 'resume',
       experiment: name,

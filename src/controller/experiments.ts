@@ -1,7 +1,7 @@
 import { StaghornError } from '../errors/index.ts';
 import type { Experiment, ExperimentInput, ExternalFrames, HostSpec } from '../protocol/resources.ts';
 import type { AgentPool } from './agent-pool.ts';
-import type { BarrierHost } from './agent-barrier.ts';
+import { defaultFrameBufferBytes, type BarrierHost } from './agent-barrier.ts';
 import type { Catalog, StoredExperiment } from './catalog.ts';
 
 export type Activity = Exclude<Experiment['state'], 'running'>;
@@ -73,7 +73,8 @@ export class Experiments {
 
   /** Connects to the hosts (all, or the named ones) and measures their clocks. */
   async connect(name: string, only?: ReadonlySet<string>): Promise<BarrierHost[]> {
-    const specs = this.get(name).hosts.filter((host) => only === undefined || only.has(host.name));
+    const { hosts, frameBufferBytes = defaultFrameBufferBytes } = this.get(name);
+    const specs = hosts.filter((host) => only === undefined || only.has(host.name));
     const links = await this.#pool.connectAll(specs);
     return Promise.all(
       links.map(async (link, index): Promise<BarrierHost> => {
@@ -83,6 +84,7 @@ export class Experiments {
           link,
           vms: spec.vms ?? null,
           externalPorts: spec.external ?? [],
+          frameBufferBytes,
           clock: await link.measureClock(),
         };
       }),

@@ -1,4 +1,4 @@
-import { messageOf, StaghornError } from '../errors/index.ts';
+import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { defaultLeaseMs } from './agent-barrier.ts';
 import { pauseProcedure, type Phase } from './barrier/procedures.ts';
@@ -19,6 +19,8 @@ export class Pauses {
   readonly #experiments: Experiments;
   readonly #log: Logger;
   readonly #pauses = new Map<string, Pause>();
+  /** Why the last pause of an experiment ended by itself: whoever would resume it is told. */
+  readonly #broken = new Map<string, StaghornError>();
 
   constructor(experiments: Experiments, log: Logger) {
     this.#experiments = experiments;
@@ -51,9 +53,11 @@ export class Pauses {
         this.#pauses.delete(name);
         onEnded();
       });
-      ended.catch((error: unknown) =>
-        this.#log.warn({ experiment: name, reason: messageOf(error) }, 'a pause ended'),
-      );
+      this.#broken.delete(name);
+      ended.catch((error: unknown) => {
+        this.#broken.set(name, asStaghornError(error));
+        this.#log.warn({ experiment: name, reason: messageOf(error) }, 'a pause ended');
+      });
       this.#pauses.set(name, { run, ended, cancel });
       await Promise.race([held.held, ended]);
     } catch (error) {
@@ -67,7 +71,7 @@ export class Pauses {
   /** Lets time go on; resolves when every VM runs and every held frame is back. @throws StaghornError 'wrong-state' */
   async resume(name: string): Promise<void> {
     const pause = this.#pauses.get(name);
-    if (pause === undefined) throw notPaused(name);
+    if (pause === undefined) throw this.notPaused(name);
     pause.run.release();
     await pause.ended;
   }
@@ -76,16 +80,20 @@ export class Pauses {
     return this.#pauses.get(name)?.run.phase === 'hold';
   }
 
+  /** What to say to whoever would resume it: time goes on, and why if it was not asked to. */
+  notPaused(name: string): StaghornError {
+    const broken = this.#broken.get(name);
+    if (broken === undefined) return new StaghornError('wrong-state', `experiment ${name} is not paused`);
+    const { code, message, context } = broken;
+    return new StaghornError(code, `experiment ${name} is not paused any more: ${message}`, { context });
+  }
+
   /** Lets everything go on. */
   async close(): Promise<void> {
     const pauses = [...this.#pauses.values()];
     for (const { run } of pauses) run.release();
     await Promise.allSettled(pauses.map(({ ended }) => ended));
   }
-}
-
-export function notPaused(name: string): StaghornError {
-  return new StaghornError('wrong-state', `experiment ${name} is not paused`);
 }
 
 /** A StopBarrier that tells when its time stands still and nothing is in flight any more. */

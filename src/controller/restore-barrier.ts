@@ -1,12 +1,6 @@
 import type { Progress } from '../protocol/resources.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
-import {
-  AgentBarrier,
-  defaultFrameBufferBytes,
-  defaultLeaseMs,
-  type BarrierHost,
-  type VmInstants,
-} from './agent-barrier.ts';
+import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
 
 /** How long frames of the time line that is given up are waited for, and how long it must have been quiet. */
 const flushBoundMs = 10_000;
@@ -49,7 +43,7 @@ export class RestoreBarrier extends AgentBarrier {
         replace,
         verify,
         leaseMs: defaultLeaseMs,
-        frameBufferBytes: defaultFrameBufferBytes,
+        frameBufferBytes: host.frameBufferBytes,
       };
       await this.ask(host, 'restoreCheck', params, signal);
     },

@@ -1,13 +1,7 @@
 import type { MethodChoice } from '../protocol/vm.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
 import type { ExternalFrames, Progress } from '../protocol/resources.ts';
-import {
-  AgentBarrier,
-  defaultFrameBufferBytes,
-  defaultLeaseMs,
-  type BarrierHost,
-  type VmInstants,
-} from './agent-barrier.ts';
+import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
 import { planTargets, sourcesOf } from './barrier/marker-plan.ts';
 import { planCut, toControllerClock, toHostClock } from './barrier/planning.ts';
 import type { Phase } from './barrier/procedures.ts';
@@ -101,7 +95,7 @@ export class StopBarrier extends AgentBarrier {
         vms: host.vms === null ? null : [...host.vms],
         method: snapshot?.method ?? 'auto',
         leaseMs: defaultLeaseMs,
-        frameBufferBytes: defaultFrameBufferBytes,
+        frameBufferBytes: host.frameBufferBytes,
         externalPorts: [...host.externalPorts],
         externalFrames,
       };

@@ -15,6 +15,11 @@ export interface BarrierWrite {
 export interface CutTap extends RingTap {
   /** QEMU's main thread, which reads the ring and stands still while it is read in its place; 0: nobody's. */
   readonly readerThread: number;
+  /**
+   * The descriptor's number in QEMU. Its main thread waits for it, unless it has read a frame that the guest has no
+   * buffer for. -1: it is not known to wait.
+   */
+  readonly qemuFd: number;
   /** Its reader gets the time to empty it. */
   readonly awaited: boolean;
   /** What its reader leaves is read into the journal. */
@@ -56,6 +61,8 @@ export interface CutTimes {
   readonly writes: readonly WriteOutcome[];
   /** The journal had no more room: frames are still in the rings. */
   readonly leftoversFull: boolean;
+  /** Of which QEMU had read a frame that it could not deliver, and has dropped. */
+  readonly stuckPorts: readonly number[];
   /** Threads that stood still while their rings were read. */
   readonly readersPaused: number;
 }

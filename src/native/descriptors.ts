@@ -11,6 +11,7 @@ interface DescriptorsAddon {
   lockFile(fd: number): boolean;
   closeDescriptor(fd: number): void;
   pollReadable(fds: readonly number[]): boolean[];
+  waitsToRead(pid: number, fds: readonly number[]): boolean[] | null;
   startWaitPidfd(pidfd: number): NativeJob<void>;
 }
 
@@ -78,6 +79,14 @@ export function closeDescriptor(fd: number): void {
 /** For each descriptor whether it can be read now. Does not wait. Throws EBADF for one that is not open. */
 export function pollReadable(fds: readonly number[]): boolean[] {
   return addon.pollReadable(fds);
+}
+
+/**
+ * For each of its own descriptors whether a process's main thread waits in poll(2) to read it; null if the thread does
+ * something else at this moment, or if that cannot be known.
+ */
+export function waitsToRead(pid: number, fds: readonly number[]): boolean[] | null {
+  return addon.waitsToRead(requireInteger('pid', pid), fds);
 }
 
 /** Resolves when the process of a pidfd has ended. Keep the pidfd open until then. */

@@ -65,6 +65,8 @@ export interface ReplayPort {
   readonly ifindex: number;
   /** Where the program sits; by default where this object attached it, else in a tap. */
   readonly via?: 'tap' | 'egress' | undefined;
+  /** The device's MTU if the program sits at its receive side: frames are let in there again (edge). */
+  readonly receiveMtu?: number | undefined;
   /** A held frame is due this long after it came: the length of the pause. */
   readonly shiftNs: bigint;
   /** The instant on CLOCK_MONOTONIC before which nothing is delivered: when the VM resumes. */
@@ -113,6 +115,7 @@ interface NativeReplayOptions {
     slot: number;
     ifindex: number;
     bypassQdisc: boolean;
+    receiveMtu: number;
     shiftNs: bigint;
     notBeforeNs: bigint;
   }[];
@@ -331,10 +334,11 @@ export class Gate {
     signal,
   }: ReplayOptions): Promise<ReplayReport> {
     const egressSlots = new Set([...this.#egress.values()].map(({ slot }) => slot));
-    const native = ports.map(({ slot, ifindex, via, shiftNs, notBeforeNs }) => ({
+    const native = ports.map(({ slot, ifindex, via, receiveMtu = 0, shiftNs, notBeforeNs }) => ({
       slot: this.#checked(slot),
       ifindex,
       bypassQdisc: via === undefined ? !egressSlots.has(slot) : via === 'tap',
+      receiveMtu,
       shiftNs,
       notBeforeNs,
     }));

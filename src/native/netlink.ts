@@ -16,6 +16,10 @@ export interface Link {
   readonly txQueueLen: number;
   readonly gsoMaxSize: number;
   readonly mac: string;
+  /** The device that it stands on, such as a VLAN's; null if there is none here. */
+  readonly below: number | null;
+  /** The bridge or bond that it is a port of. */
+  readonly master: number | null;
 }
 
 export interface LinkChange {
@@ -45,7 +49,10 @@ export interface Qdisc {
 }
 
 const type = { newLink: 16, deleteLink: 17, getLink: 18, getQdisc: 38 } as const;
-const link = { address: 1, name: 3, mtu: 4, txQueueLen: 13, info: 18, carrier: 33, gsoMaxSize: 41 } as const;
+const link = {
+  ...{ address: 1, name: 3, mtu: 4, below: 5, master: 10, txQueueLen: 13, info: 18 },
+  ...{ carrier: 33, belowNamespace: 37, gsoMaxSize: 41 },
+} as const;
 const LINK_KIND = 1;
 const qdisc = { kind: 1, stats2: 7 } as const;
 const STATS_QUEUE = 3;
@@ -78,6 +85,9 @@ function decodeLink({ body }: Message): Link {
     mac: [...(attributes.get(link.address) ?? [])]
       .map((byte) => byte.toString(16).padStart(2, '0'))
       .join(':'),
+    // In another namespace the number is another device's.
+    below: attributes.has(link.belowNamespace) ? null : uint(attributes.get(link.below)) || null,
+    master: uint(attributes.get(link.master)) || null,
   };
 }
 

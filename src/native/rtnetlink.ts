@@ -45,6 +45,15 @@ export function dump(request: Omit<Request, 'flags'>, what: string): readonly Me
   }
 }
 
+/** Asks the kernel about one thing. Throws {@link ErrnoError}. */
+export function ask(request: Omit<Request, 'flags'>, what: string): readonly Message[] {
+  const bytes = addon.netlinkExchange(NETLINK_ROUTE, encodeRequests([{ ...request, flags: flag.ack }]));
+  const { messages, acknowledgements } = decodeAnswer(bytes);
+  const failed = acknowledgements.find(({ errno }) => errno !== 0);
+  if (failed !== undefined) throw new ErrnoError(failed.errno, what, failed.text);
+  return messages;
+}
+
 /** Has the kernel change something. Throws {@link ErrnoError} with the kernel's own words where it gives any. */
 export function change(request: Request, what: string): void {
   const requests = encodeRequests([{ ...request, flags: request.flags | flag.ack }]);

@@ -111,6 +111,17 @@ export function readSentFrames(): Map<string, bigint> {
   );
 }
 
+/** Whether the device behind a tap descriptor was removed. */
+export function tapIsGone(fd: number): boolean {
+  try {
+    ioctl(fd, request.getInterface, Buffer.alloc(IFREQ_BYTES), 'TUNGETIFF');
+    return false;
+  } catch (error) {
+    if (isErrno(error, 'EBADFD')) return true;
+    throw error;
+  }
+}
+
 export interface TapFrame {
   readonly frame: Buffer;
   /** Bytes a segment if the frame is still to be segmented; 0 otherwise. */

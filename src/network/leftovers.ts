@@ -16,6 +16,7 @@ const bytesMax = 64 * 1024 * 1024;
 /** How long a full ring is waited for, once its VM runs. */
 const giveUpAfterMs = 10_000;
 
+const notWaitedFor = -1;
 const noJournal = { read: 0, returned: 0 };
 
 /**
@@ -62,12 +63,16 @@ export class Leftovers {
 
   /** The rings as the barrier thread wants them. */
   cutTaps(): CutTap[] {
-    const isRead = this.#watch.look(this.#ports);
+    const readingOf = this.#watch.look(this.#ports);
     return this.#ports.flatMap((port) => {
       // vhost's thread in the kernel stops at once when QEMU tells it to: its ring can be read afterwards.
       const vhost = port.vhost === true;
-      const reader = { readerThread: vhost ? 0 : (port.pid ?? 0), awaited: isRead(port), replaced: !vhost };
-      return ringsOf(port).map((ring) => ({ ...ring, ...reader }));
+      const { isRead, waitedFor } = readingOf(port);
+      const reader = { readerThread: vhost ? 0 : (port.pid ?? 0), awaited: isRead, replaced: !vhost };
+      return ringsOf(port).map((ring, place) => {
+        const qemuFd = port.qemuFds?.[place] ?? notWaitedFor;
+        return { ...ring, ...reader, qemuFd: !vhost && waitedFor.has(qemuFd) ? qemuFd : notWaitedFor };
+      });
     });
   }
 

@@ -7,8 +7,8 @@ export interface MarkerOrigin {
 }
 
 interface Heard {
-  readonly queues: Set<number>;
-  /** When the last of the queues was heard first; null while one is missing. */
+  readonly parts: Set<number>;
+  /** When the last of its parts was first heard; null while one is missing. */
   completeNs: bigint | null;
 }
 
@@ -16,7 +16,7 @@ const keyOf = ({ host, tap }: MarkerOrigin) => `${host} ${tap}`;
 
 /**
  * Which markers of one barrier have come, by round. Knows no clock and no gate: it is told.
- * Invariants: an origin is heard when a marker of each of its queues has come; repetitions change nothing.
+ * Invariants: an origin is heard when every part of its round has come; repetitions change nothing.
  */
 export class MarkerLog {
   readonly #nonce: Buffer;
@@ -27,11 +27,11 @@ export class MarkerLog {
   }
 
   /** One that came at an instant; of another barrier, it is passed over. */
-  push({ nonce, round, queue, queues, ...origin }: Marker, atNs: bigint): void {
+  push({ nonce, round, part, parts, ...origin }: Marker, atNs: bigint): void {
     if (!nonce.equals(this.#nonce)) return;
     const heard = this.#heard(round, keyOf(origin));
-    heard.queues.add(queue);
-    if (heard.queues.size >= queues) heard.completeNs ??= atNs;
+    heard.parts.add(part);
+    if (heard.parts.size >= parts) heard.completeNs ??= atNs;
   }
 
   /** Those of the origins that have not been heard in a round. */
@@ -52,7 +52,7 @@ export class MarkerLog {
   #heard(round: number, key: string): Heard {
     const ofRound = this.#rounds.get(round) ?? new Map<string, Heard>();
     this.#rounds.set(round, ofRound);
-    const heard = ofRound.get(key) ?? { queues: new Set(), completeNs: null };
+    const heard = ofRound.get(key) ?? { parts: new Set(), completeNs: null };
     ofRound.set(key, heard);
     return heard;
   }

@@ -21,35 +21,50 @@ export function* repetitionsMs(boundMs: number): Generator<number, void, void> {
 const descriptorsOf = ({ tapFds }: VmPort): readonly number[] => tapFds;
 
 /**
+ * Frames take two ways through a switch: those of flows that it knows, and those that it has to look up, which in one
+ * batch are overtaken, or overtake (dp_netdev_input__ in Open vSwitch's lib/dpif-netdev.c). A marker goes each way: its
+ * source is the same in every round, or of this round alone.
+ */
+const lanes = [{ fresh: false }, { fresh: true }];
+
+interface Way {
+  readonly fd: number;
+  readonly header: Buffer;
+  readonly fresh: boolean;
+}
+
+/**
  * Writes markers into the descriptors that QEMU writes its frames to, so that they take every turn that the frames
  * of the VM have taken, and stand behind them.
  */
 export class MarkerSender {
   readonly #identity: { readonly nonce: Buffer; readonly host: string };
-  readonly #queues: ReadonlyMap<string, readonly { fd: number; header: Buffer }[]>;
+  readonly #ways: ReadonlyMap<string, readonly Way[]>;
 
   constructor(identity: { nonce: Buffer; host: string }, ports: readonly VmPort[]) {
     this.#identity = identity;
-    this.#queues = new Map(
-      ports.map((port) => [
-        port.name,
-        // All zeros: no checksum and no segmentation is left to do (struct virtio_net_hdr).
-        descriptorsOf(port).map((fd) => ({ fd, header: Buffer.alloc(vnetHeaderBytes(fd)) })),
-      ]),
-    );
+    this.#ways = new Map(ports.map((port) => [port.name, waysOf(port)]));
   }
 
-  /** Sends a marker on every path. @returns the paths whose ports took it on all of their queues */
+  /** Sends markers on every path, all its ways. @returns the paths whose ports took them all */
   send(round: number, paths: readonly MarkerPath[]): MarkerPath[] {
     return paths.filter((path) => {
-      const queues = this.#queues.get(path.tap) ?? [];
-      const taken = queues.filter(({ fd, header }, queue) => {
-        const marker = { ...path, ...this.#identity, round, queue, queues: queues.length };
+      const ways = this.#ways.get(path.tap) ?? [];
+      const taken = ways.filter(({ fd, header, fresh }, part) => {
+        const marker = { ...path, ...this.#identity, fresh, round, part, parts: ways.length };
         return write(fd, Buffer.concat([header, encodeMarker(marker)]));
       });
-      return taken.length > 0 && taken.length === queues.length;
+      return taken.length > 0 && taken.length === ways.length;
     });
   }
+}
+
+function waysOf(port: VmPort): Way[] {
+  return descriptorsOf(port).flatMap((fd) => {
+    // All zeros: no checksum and no segmentation is left to do (struct virtio_net_hdr).
+    const header = Buffer.alloc(vnetHeaderBytes(fd));
+    return lanes.map(({ fresh }) => ({ fd, header, fresh }));
+  });
 }
 
 /** False: the tap is full, down or gone (tun_get_user in drivers/net/tun.c). */

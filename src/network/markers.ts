@@ -6,9 +6,9 @@ export interface Marker {
   /** Of one barrier: markers of an earlier one mean nothing. */
   readonly nonce: Buffer;
   readonly round: number;
-  /** The queue of the tap that it was written to, of so many. */
-  readonly queue: number;
-  readonly queues: number;
+  /** A round has as many markers a path as there are ways that frames may take along it; which of them this is. */
+  readonly part: number;
+  readonly parts: number;
   readonly host: string;
   readonly tap: string;
 }
@@ -18,6 +18,8 @@ export interface MarkerToSend extends Marker {
   readonly destination: string;
   /** The VLAN of its tag; null: none. */
   readonly vlan: number | null;
+  /** Whether switches have not seen its source in an earlier round. */
+  readonly fresh: boolean;
 }
 
 const magic = Buffer.from('STAGMARK');
@@ -35,19 +37,19 @@ const frameBytesMax = 128;
 
 /** The frame of a marker. Throws a RangeError if its names are too long for one. */
 export function encodeMarker(marker: MarkerToSend): Buffer {
-  const { destination, vlan, nonce, round, queue, queues, host, tap } = marker;
+  const { destination, vlan, fresh, nonce, round, part, parts, host, tap } = marker;
   const tag = Buffer.alloc(vlan === null ? 0 : tagBytes);
   if (vlan !== null) tag.writeUInt16BE(tagEtherTypes[0]!, 0);
   if (vlan !== null) tag.writeUInt16BE(vlan, 2);
   const frame = Buffer.concat([
     Buffer.from(destination.replaceAll(':', ''), 'hex'),
-    sourceOf(nonce, round),
+    sourceOf(nonce, fresh ? round : 0),
     tag,
     Buffer.from([markerEtherType >> 8, markerEtherType & 0xff]),
     magic,
     Buffer.from([version]),
     nonce,
-    Buffer.from([round, queue, queues]),
+    Buffer.from([round, part, parts]),
     named(host),
     named(tap),
   ]);
@@ -67,17 +69,16 @@ export function decodeMarker(frame: Buffer): Marker | null {
   const host = nameAt(frame, hostAt);
   const tap = host === null ? null : nameAt(frame, hostAt + 1 + Buffer.byteLength(host));
   if (host === null || tap === null) return null;
-  const [round, queue, queues] = frame.subarray(roundAt, hostAt) as unknown as [number, number, number];
-  return { nonce: Buffer.from(frame.subarray(nonceAt, roundAt)), round, queue, queues, host, tap };
+  const [round, part, parts] = frame.subarray(roundAt, hostAt) as unknown as [number, number, number];
+  return { nonce: Buffer.from(frame.subarray(nonceAt, roundAt)), round, part, parts, host, tap };
 }
 
 /**
  * A locally administered group address: Open vSwitch never learns one (mac_learning_may_learn in its
- * lib/mac-learning.c). Each round has another, so that its first marker is in no flow cache and takes the slow
- * path too, behind frames that wait for it.
+ * lib/mac-learning.c).
  */
-function sourceOf(nonce: Buffer, round: number): Buffer {
-  return Buffer.from([0x03, round, ...nonce.subarray(0, 4)]);
+function sourceOf(nonce: Buffer, variant: number): Buffer {
+  return Buffer.from([0x03, variant, ...nonce.subarray(0, 4)]);
 }
 
 function named(name: string): Buffer {

@@ -65,7 +65,8 @@ export async function plugPort(name: string, place: SwitchPort, signal?: AbortSi
   );
 }
 
-async function withSwitches<T>(
+/** A connection to Open vSwitch's database for as long as the work takes. @throws StaghornError 'host-unfit' */
+export async function withSwitches<T>(
   path: string,
   signal: AbortSignal | undefined,
   work: (client: OvsdbClient) => Promise<T>,

@@ -1,4 +1,4 @@
-import type { CutTap } from '../native/barrier.ts';
+import type { CutTap, CutTimes } from '../native/barrier.ts';
 import type { CaughtMarker, GateIdentity, ReplayReport } from '../native/gate.ts';
 import type { LeftoverJournal } from '../native/leftovers.ts';
 import { StaghornError } from '../errors/index.ts';
@@ -16,6 +16,8 @@ export interface VmPort {
   readonly ifindex: number;
   /** One for each queue; the first is of a queue that is in use. */
   readonly tapFds: readonly number[];
+  /** The numbers that these descriptors have in QEMU. */
+  readonly qemuFds?: readonly number[] | undefined;
   /** The VM's QEMU, whose main thread reads the tap; none: nobody does. */
   readonly pid?: number | undefined;
   /** A thread of the kernel reads the tap instead. */
@@ -30,6 +32,15 @@ export interface HeldFrame {
   readonly atNs: bigint;
   readonly gsoSize: number;
   readonly frame: Buffer;
+}
+
+/** What a VM had not read at the cut. */
+export interface UnreadFrames {
+  readonly port: VmPort;
+  /** Out of its rings. */
+  readonly kept: number;
+  /** QEMU had read one that the guest had no buffer for, and has dropped it. */
+  readonly dropped: boolean;
 }
 
 export interface VmResumption {
@@ -145,17 +156,18 @@ export class VmPorts {
 
   /**
    * Once the VMs stand still: takes over what they had not read. It comes before everything that the gate holds.
-   * @returns how many frames of which ports. @throws StaghornError 'frames-lost' if there was no room for all
+   * @throws StaghornError 'frames-lost' if there was no room for all
    */
-  takeLeftovers(cut: { leftoversFull: boolean; flippedNs: bigint }): Map<VmPort, number> {
+  takeLeftovers(cut: Pick<CutTimes, 'leftoversFull' | 'flippedNs' | 'stuckPorts'>): UnreadFrames[] {
     this.#leftovers.takeOver(cut.leftoversFull, cut.flippedNs);
-    const counts = new Map<VmPort, number>();
-    for (const { port: slot } of this.#leftovers.frames()) {
-      const port = this.#portIn(slot);
-      if (port !== undefined) counts.set(port, (counts.get(port) ?? 0) + 1);
-    }
     this.#leftovers.assertRoom();
-    return counts;
+    const frames = this.#leftovers.frames();
+    return this.ports.flatMap((port) => {
+      const slot = this.slotOf(port);
+      const kept = frames.filter((frame) => frame.port === slot).length;
+      const dropped = cut.stuckPorts.includes(slot);
+      return kept > 0 || dropped ? [{ port, kept, dropped }] : [];
+    });
   }
 
   /**
@@ -234,6 +246,11 @@ export class VmPorts {
     });
     this.#gated.assertDelivered(report);
     return summarize(report, leftovers);
+  }
+
+  /** What is still held is given back at once, in order: its room is needed. */
+  hurry(): void {
+    this.#replaying.abort();
   }
 
   /** Takes the gate off. */

@@ -6,7 +6,7 @@ import { methodChoice, saveMethod, switchPort, vm } from './vm.ts';
 
 /** The resources of the REST API, as the controller keeps them. Instants are ISO 8601, durations say their unit. */
 
-const errorCode = z.enum(Object.keys(errorRegistry) as [ErrorCode, ...ErrorCode[]]);
+export const errorCode = z.enum(Object.keys(errorRegistry) as [ErrorCode, ...ErrorCode[]]);
 
 export const hostSpec = z.strictObject({
   name: resourceName.describe('Name of the host within the experiment'),
@@ -42,6 +42,16 @@ export type HostSpec = z.infer<typeof hostSpec>;
 export const externalFrames = z.enum(['hold', 'drop', 'pass']);
 export type ExternalFrames = z.infer<typeof externalFrames>;
 
+const MiB = 1024 * 1024;
+
+/** The kernel's ring buffers take no other sizes (kernel/bpf/ringbuf.c). */
+export const frameBufferBytes = z
+  .int()
+  .min(MiB)
+  .max(1024 * MiB)
+  .refine((bytes) => Number.isInteger(Math.log2(bytes)), 'must be a power of two')
+  .describe('Room for held frames on each host: a power of two from 1 MiB to 1 GiB; 64 MiB if left out');
+
 export const experimentInput = z.strictObject({
   name: resourceName,
   description: z.string().max(4096).optional(),
@@ -49,6 +59,7 @@ export const experimentInput = z.strictObject({
   externalFrames: externalFrames
     .optional()
     .describe('What becomes of frames from external ports while time stands still; hold if left out'),
+  frameBufferBytes: frameBufferBytes.optional(),
 });
 export type ExperimentInput = z.infer<typeof experimentInput>;
 

@@ -2,7 +2,7 @@ import { z } from 'zod';
 
 import { instantNs } from './instant.ts';
 import { snapshotId } from './names.ts';
-import { experimentPort, externalFrames } from './resources.ts';
+import { errorCode, experimentPort, externalFrames } from './resources.ts';
 import { methodChoice, saveMethod, vm } from './vm.ts';
 
 /**
@@ -244,8 +244,15 @@ export const agentContract = {
         totalBytes: z.int(),
       }),
     },
-    /** The agent gave up a barrier by itself: its lease ran out, or a VM died. */
-    barrierLost: { params: z.strictObject({ barrier: barrierId, reason: z.string() }) },
+    /** The agent gave up a barrier by itself: its lease ran out, a VM died, the network changed, a buffer is full. */
+    barrierLost: {
+      params: z.strictObject({
+        barrier: barrierId,
+        reason: z.string(),
+        code: errorCode,
+        port: z.string().nullable(),
+      }),
+    },
   },
 } as const;
 

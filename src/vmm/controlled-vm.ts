@@ -18,6 +18,8 @@ const runStateTimeoutMs = 4_000;
 export interface ControlledTap {
   readonly nic: Nic;
   readonly fds: readonly number[];
+  /** Their numbers in QEMU. */
+  readonly qemuFds: readonly number[];
 }
 
 /** A command whose bytes another thread writes, and the instant at which QEMU said it was done. */
@@ -190,14 +192,14 @@ export class ControlledVm {
 
 async function openTaps(pid: number, vm: Vm): Promise<ControlledTap[]> {
   const descriptors = await readTapDescriptors(pid);
-  const taps: { nic: Nic; fds: number[] }[] = [];
+  const taps: { nic: Nic; fds: number[]; qemuFds: number[] }[] = [];
   try {
     for (const nic of vm.nics) {
       const own = descriptors.filter(({ tap }) => tap === nic.tap);
       if (own.length === 0)
         throw new StaghornError('network-unfit', `tap ${nic.tap} is not open in QEMU any more`);
       const fds: number[] = [];
-      taps.push({ nic, fds });
+      taps.push({ nic, fds, qemuFds: own.map(({ fd }) => fd) });
       for (const { fd } of own) fds.push(duplicateDescriptor({ pid, fd }));
     }
     return taps;

@@ -111,6 +111,7 @@ describe("frames that stay in a tap's ring at the cut", () => {
       headerBytes: 10,
       port: 3,
       readerThread: 0,
+      qemuFd: -1,
       awaited: true,
       replaced: true,
       ...change,

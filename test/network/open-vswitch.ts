@@ -26,13 +26,18 @@ export class OpenVSwitch {
   }
 
   async #start(): Promise<void> {
-    process.env['OVS_RUNDIR'] = this.#directory;
+    this.select();
     const database = join(this.#directory, 'conf.db');
     execFileSync('ovsdb-tool', ['create', database, '/usr/share/openvswitch/vswitch.ovsschema']);
     this.#spawn('ovsdb-server', [database, `--remote=punix:${join(this.#directory, 'db.sock')}`]);
     await until(() => existsSync(join(this.#directory, 'db.sock')), 'ovsdb-server listens');
     this.vsctl('--no-wait', 'init');
     await this.startSwitch();
+  }
+
+  /** Of several, the one that commands are for. */
+  select(): void {
+    process.env['OVS_RUNDIR'] = this.#directory;
   }
 
   async startSwitch(): Promise<void> {
