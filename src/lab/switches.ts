@@ -37,7 +37,7 @@ function bridgeCommands(host: HostPlan): Command {
       'type=vxlan',
       ...options,
     ];
-    return tunnel.protected ? [...add, '--', 'set', 'port', tunnel.name, 'other_config:protected=true'] : add;
+    return tunnel.protected ? [...add, '--', 'set', 'port', tunnel.name, 'protected=true'] : add;
   });
   return [
     'ovs-vsctl',
