@@ -43,6 +43,8 @@ describe('the plan of a lab', () => {
     for (const host of planOf(THREE_HOSTS).hosts) {
       expect(host.tunnels).toHaveLength(2);
       expect(host.tunnels.every((tunnel) => tunnel.protected)).toBe(true);
+      // A column of its own (ovs-vswitchd.conf.db(5)): Open vSwitch takes the key in other_config without a word.
+      expect(switchCommands(host).flat()).toContain('protected=true');
     }
   });
 

@@ -52,7 +52,7 @@ function bridgeCommands(host: HostPlan): Command {
       `type=${tunnel.type}`,
       ...options,
     ];
-    return tunnel.protected ? [...add, '--', 'set', 'port', tunnel.name, 'other_config:protected=true'] : add;
+    return tunnel.protected ? [...add, '--', 'set', 'port', tunnel.name, 'protected=true'] : add;
   });
   return [
     'ovs-vsctl',

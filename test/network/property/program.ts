@@ -1,0 +1,34 @@
+import { mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { build } from 'esbuild';
+
+/** host-process.ts as one file that Node runs, beside the addon. */
+export class HostProgram {
+  readonly path: string;
+  readonly #folder: string;
+
+  private constructor(folder: string) {
+    this.#folder = folder;
+    this.path = join(folder, 'host.mjs');
+  }
+
+  static async compile(): Promise<HostProgram> {
+    const program = new HostProgram(mkdtempSync(join(tmpdir(), 'staghorn-property-host-')));
+    await build({
+      entryPoints: ['test/network/property/host-process.ts'],
+      outfile: program.path,
+      bundle: true,
+      platform: 'node',
+      format: 'esm',
+      packages: 'external',
+    });
+    symlinkSync(join(process.cwd(), 'build/Release/staghorn.node'), join(program.#folder, 'staghorn.node'));
+    symlinkSync(join(process.cwd(), 'node_modules'), join(program.#folder, 'node_modules'));
+    return program;
+  }
+
+  remove(): void {
+    rmSync(this.#folder, { recursive: true });
+  }
+}
