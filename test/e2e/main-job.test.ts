@@ -89,7 +89,15 @@ describe('an experiment of real VMs on two hosts', { timeout: 120_000 }, () => {
     expect(ended).toMatchObject({ state: 'succeeded', error: null });
     expect(await runStates(lab)).toEqual(['running', 'running']);
     await bench.guests.waitForReports(since, 2);
-    expect(isFlawless(await bench.guests.judge([{ from: since }], since))).toBe(true);
+    const judgement = await bench.guests.judge([{ from: since }], since);
+    expect(judgement).toMatchObject({
+      lost: 0,
+      duplicated: 0,
+      reordered: 0,
+      tcpMismatches: 0,
+      tcpFailures: 0,
+    });
+    expect(isFlawless(judgement)).toBe(true);
   });
 
   it('stands still while it is paused, and goes on without loss', async () => {
