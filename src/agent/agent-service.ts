@@ -106,6 +106,8 @@ export class AgentService {
     },
     restorePrepare: ({ barrier }) => this.#restoreSession(barrier).prepare(),
 
+    restoreDrain: ({ barrier, ...options }) => this.#restoreSession(barrier).flush(options),
+
     verify: (params, { signal }) => verifySnapshot(this.#store, params, signal),
     removeSnapshot: async ({ snapshot }) => {
       await this.#store.remove(snapshot);

@@ -3,6 +3,7 @@ import type { AgentParams } from '../protocol/rpc.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { findQemuProcesses } from '../vmm/qemu-process.ts';
 import type { AgentDirectories } from './agent-directories.ts';
+import { readSurroundings, switchedDevices } from './host-inventory.ts';
 import { findObstacles, requireIntactRam } from './restore-check.ts';
 import { RestoreSession } from './restore-session.ts';
 import type { ArmTools } from './arm.ts';
@@ -48,6 +49,7 @@ export async function checkRestore(
     running,
     verified,
     runDirectory: tools.directories.run,
+    switchedDevices: switchedDevices(await readSurroundings(signal)),
     ...tools,
   });
 }

@@ -9,10 +9,19 @@ export interface IntentParts {
   readonly snapshot: string | null;
   readonly group: VmGroup;
   readonly stops: StopInstants;
+  readonly plugged?: readonly string[];
 }
 
 /** What is to be written down of a group of VMs so that another process can put the host right. */
-export function intentOf({ barrier, kind, phase, snapshot, group, stops }: IntentParts): Intent {
+export function intentOf({
+  barrier,
+  kind,
+  phase,
+  snapshot,
+  group,
+  stops,
+  plugged = [],
+}: IntentParts): Intent {
   return {
     barrier,
     agent: thisProcess(),
@@ -28,8 +37,14 @@ export function intentOf({ barrier, kind, phase, snapshot, group, stops }: Inten
       stoppedAtNs: stops.get(vm.name) ?? null,
       taps: group.ports.ports
         .filter((port) => port.vm === vm.name)
-        .map((port) => ({ tap: port.name, ifindex: port.ifindex, slot: group.ports.slotOf(port) })),
+        .map((port) => ({
+          tap: port.name,
+          ifindex: port.ifindex,
+          slot: group.ports.slotOf(port),
+          preloadedFrom: group.ports.preloadedFrom(port),
+        })),
     })),
+    plugged: [...plugged],
     gate: group.ports.identity,
   };
 }

@@ -26,9 +26,19 @@ export const intent = z.strictObject({
       /** It must run afterwards. */
       resumes: z.boolean(),
       stoppedAtNs: instantNs.nullable(),
-      taps: z.array(z.strictObject({ tap: z.string(), ifindex: z.int(), slot: z.int() })),
+      taps: z.array(
+        z.strictObject({
+          tap: z.string(),
+          ifindex: z.int(),
+          slot: z.int(),
+          /** Of a restore: how many frames its gate had returned before those of the snapshot. */
+          preloadedFrom: z.int(),
+        }),
+      ),
     }),
   ),
+  /** Of a restore: persistent taps that are closed until the gate stands in them. */
+  plugged: z.array(z.string()),
   /** Null: there is none yet. */
   gate: z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs }).nullable(),
 });

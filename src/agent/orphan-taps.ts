@@ -45,6 +45,17 @@ export class OrphanTaps {
   }
 }
 
+/** Takes the program off taps that a restore has closed and that nobody has opened. */
+export function unplugTaps(names: readonly string[]): void {
+  const present = new Set(readLinks().map(({ name }) => name));
+  for (const name of names) {
+    const fd = present.has(name) ? tryOpen(name) : none;
+    if (fd === none) continue;
+    setTapProgram(fd, null);
+    closeSync(fd);
+  }
+}
+
 /** A tap that is in use again belongs to its new user, who put a program of his own on it, or none. */
 function tryOpen(name: string): number {
   try {

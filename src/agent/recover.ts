@@ -9,7 +9,7 @@ import { isRunning } from '../vmm/process-identity.ts';
 import { findQemuProcesses, isStillRunning, readQemuProcess } from '../vmm/qemu-process.ts';
 import { terminateVm } from '../vmm/terminate.ts';
 import type { Intent, IntentJournal } from './intent.ts';
-import { OrphanTaps } from './orphan-taps.ts';
+import { OrphanTaps, unplugTaps } from './orphan-taps.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { VmGroup } from './vm-group.ts';
 
@@ -51,7 +51,7 @@ async function recoverOne(entry: Intent, store: SnapshotStore): Promise<Recovery
   try {
     if (entry.kind === 'restore' && entry.snapshot !== null) {
       const manifest = await store.readManifest(entry.snapshot, null);
-      group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest));
+      group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest), beginsOf(entry));
     }
     problems.push(...(await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map())));
   } finally {
@@ -73,6 +73,7 @@ async function endUnfinishedRestore(entry: Intent, store: SnapshotStore): Promis
   );
   for (const process of started) await terminateVm(process);
   OrphanTaps.open(entry, []).close();
+  unplugTaps(entry.plugged);
   return { outcome: `${started.length} VMs of an unfinished restore were ended`, problems: [] };
 }
 
@@ -116,6 +117,12 @@ function portsOf({ vms: known, gate }: Intent, vms: readonly ControlledVm[], orp
   }
   // A gate lives as long as it is on any port: it was not on one yet, or not any more.
   return VmPorts.create({ ports: [], ringBytes: smallestRingBytes, hold: false });
+}
+
+function beginsOf({ vms }: Intent): Map<string, number> {
+  return new Map(
+    vms.flatMap(({ taps }) => taps.map(({ tap, preloadedFrom }) => [tap, preloadedFrom] as const)),
+  );
 }
 
 function stopsOf({ vms }: Intent): Map<string, bigint> {

@@ -4,6 +4,7 @@ import { StaghornError } from '../errors/index.ts';
 import { closeDescriptor } from '../native/descriptors.ts';
 import { readLinks, readQdiscs, setLink } from '../native/netlink.ts';
 import { isErrno } from '../native/rtnetlink.ts';
+import { plugTap } from '../native/plug.ts';
 import { makePersistentTap, openTap } from '../native/tap.ts';
 import { plugPort, readSwitchPorts } from '../network/switch-ports.ts';
 import type { Nic } from '../protocol/vm.ts';
@@ -15,14 +16,14 @@ const busyPollMs = 3;
 const busyBoundMs = 5_000;
 
 /**
- * Makes the taps and switch ports of a snapshot exist as they were, where they are gone, and waits until nothing
- * of the timeline that was given up waits in front of a tap any more.
+ * Makes the taps and switch ports of a snapshot exist as they were, where they are gone, and closes the taps: until
+ * the gate stands in them nothing enters, since a QEMU that is loading reads its tap.
  * @throws StaghornError 'network-unfit' if a tap is held by somebody else
  */
 export async function restoreNetwork(manifest: HostManifest, signal: AbortSignal): Promise<void> {
   const nics = manifest.vms.flatMap(({ nics }) => nics);
   for (const nic of nics) ensureTap(nic);
-  await Promise.all(nics.map((nic) => waitUntilFree(nic, signal)));
+  await Promise.all(nics.map((nic) => plugWhenFree(nic, signal)));
   const ports = await readSwitchPorts(undefined, signal);
   for (const { tap, switchPort } of nics) {
     if (switchPort !== null && !ports.has(tap)) await plugPort(tap, switchPort, signal);
@@ -38,11 +39,16 @@ function ensureTap({ tap, mtu, vnetHdr }: Nic): void {
 }
 
 /** A VM that was killed a moment ago may not have closed its tap yet. */
-async function waitUntilFree({ tap, vnetHdr }: Nic, signal: AbortSignal): Promise<void> {
+async function plugWhenFree({ tap, vnetHdr }: Nic, signal: AbortSignal): Promise<void> {
   const startedAtMs = performance.now();
   for (;;) {
     try {
-      closeDescriptor(openTap({ name: tap, vnetHdr }));
+      const fd = openTap({ name: tap, vnetHdr });
+      try {
+        plugTap(fd);
+      } finally {
+        closeDescriptor(fd);
+      }
       return;
     } catch (error) {
       if (!isErrno(error, 'EBUSY')) throw error;

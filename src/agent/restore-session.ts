@@ -1,4 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
+import type { FrameInFlight } from '../network/frame-file.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
 import type { HostManifest } from '../store/manifest.ts';
@@ -8,6 +9,7 @@ import { terminateVm } from '../vmm/terminate.ts';
 import type { Intent, IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
+import { unplugTaps } from './orphan-taps.ts';
 import { restoreNetwork } from './restore-network.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { openRestoredGroup, startVms, type StartedVm } from './restored-vms.ts';
@@ -24,6 +26,8 @@ export interface RestoreSessionParts {
   /** Resolves when the checksums of RAM have been recomputed, if that was asked for. */
   readonly verified: Promise<void>;
   readonly runDirectory: string;
+  /** What else is plugged into the host's switches, by ifindex: frames in flight may wait there. */
+  readonly switchedDevices: readonly number[];
   readonly journal: IntentJournal;
   readonly reports: SessionReports;
   readonly log: Logger;
@@ -44,6 +48,7 @@ export class RestoreSession {
   #state: SessionState = 'checked';
   #touched = false;
   #preparing: Promise<unknown> = Promise.resolve();
+  #frames: readonly FrameInFlight[] = [];
   #started: readonly StartedVm[] = [];
   #group: VmGroup | undefined;
   #ended: Promise<string> | undefined;
@@ -60,6 +65,10 @@ export class RestoreSession {
 
   get description(): AgentResult<'restoreCheck'> {
     return { running: this.#parts.running.map(({ name }) => name) };
+  }
+
+  get #taps(): string[] {
+    return this.#parts.manifest.vms.flatMap(({ nics }) => nics.map(({ tap }) => tap));
   }
 
   get isOpen(): boolean {
@@ -81,7 +90,7 @@ export class RestoreSession {
   async #prepare(): Promise<AgentResult<'restorePrepare'>> {
     const { manifest, directory, running, verified, params, runDirectory } = this.#parts;
     const { signal } = this.#work;
-    const frames = await readStoredFrames(directory, manifest);
+    this.#frames = await readStoredFrames(directory, manifest);
     this.#touched = true;
     await Promise.all(running.map((vm) => terminateVm(vm)));
     await this.#writeIntent('loading');
@@ -102,14 +111,26 @@ export class RestoreSession {
         return this.#writeIntent('armed');
       },
     });
-    group.ports.preload(frames);
     await verified;
-    this.#state = 'stopped';
+    this.#state = 'loaded';
     return {
       vms: group.vms.map(({ name }) => name),
-      frames: frames.length,
       loadMs: performance.now() - startedAtMs,
     };
+  }
+
+  /**
+   * What was under way on the time line that is given up must not reach a VM: it is waited for and dropped. Then the
+   * frames of the snapshot line up.
+   */
+  async flush(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'restoreDrain'>> {
+    requireState('flush', this.#state);
+    const { ports } = this.#requireGroup();
+    const { switchedDevices: watched } = this.#parts;
+    const { waitedMs, discarded } = await ports.flush({ ...options, watched, signal: this.#work.signal });
+    ports.preload(this.#frames);
+    this.#state = 'stopped';
+    return { waitedMs, discarded, frames: this.#frames.length };
   }
 
   async resume(vms: AgentParams<'resume'>['vms']): Promise<AgentResult<'resume'>> {
@@ -152,7 +173,10 @@ export class RestoreSession {
     await this.#preparing;
     await this.#group?.replayed().catch(() => undefined);
     await this.#group?.close();
-    if (endsVms) await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
+    if (endsVms) {
+      await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
+      if (this.#touched) unplugTaps(this.#taps);
+    }
     await journal.remove(this.barrier);
     this.#state = 'ended';
     const outcome = this.#outcome(endsVms);
@@ -174,7 +198,7 @@ export class RestoreSession {
   #writeIntent(phase: Intent['phase']): Promise<void> {
     const { params, journal } = this.#parts;
     const { barrier, snapshot } = params;
-    const common = { barrier, kind: 'restore' as const, phase, snapshot };
+    const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps };
     const intent =
       this.#group === undefined
         ? { ...common, agent: thisProcess(), vms: [], gate: null }

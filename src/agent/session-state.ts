@@ -3,10 +3,12 @@ import { StaghornError } from '../errors/index.ts';
 /**
  * The states of a barrier on one host, and which call is allowed in which. `abort` is allowed in all.
  *
+ * A restore: checked → stopping → loaded → stopped → resuming → resumed; ended.
  * armed → stopping → stopped → resuming → resumed → storing → stored → committed; ended after abort or release.
  */
 export type SessionState =
   | 'checked'
+  | 'loaded'
   | 'armed'
   | 'stopping'
   | 'stopped'
@@ -18,10 +20,21 @@ export type SessionState =
   | 'ended';
 
 export type SessionCall =
-  'prepare' | 'probe' | 'listen' | 'cut' | 'drain' | 'save' | 'resume' | 'settle' | 'store' | 'commit';
+  | 'prepare'
+  | 'flush'
+  | 'probe'
+  | 'listen'
+  | 'cut'
+  | 'drain'
+  | 'save'
+  | 'resume'
+  | 'settle'
+  | 'store'
+  | 'commit';
 
 const allowedIn: Readonly<Record<SessionCall, readonly SessionState[]>> = {
   prepare: ['checked'],
+  flush: ['loaded'],
   probe: ['armed'],
   listen: ['armed'],
   cut: ['armed'],

@@ -163,4 +163,5 @@ const phaseMessages: Readonly<Record<string, string>> = {
   commit: 'sealing the snapshot',
   check: 'checking the snapshot against the hosts',
   load: 'loading every VM',
+  flush: 'waiting for frames of the time line that is given up',
 };

@@ -8,6 +8,10 @@ import {
   type VmInstants,
 } from './agent-barrier.ts';
 
+/** How long frames of the time line that is given up are waited for, and how long it must have been quiet. */
+const flushBoundMs = 10_000;
+const flushQuietMs = 2;
+
 export interface RestoreBarrierOptions {
   readonly snapshot: string;
   /** SHA-256 of each host's manifest, by host. */
@@ -51,6 +55,11 @@ export class RestoreBarrier extends AgentBarrier {
     },
     restorePrepare: async (host: BarrierHost, signal: AbortSignal) => {
       await this.ask(host, 'restorePrepare', { barrier: this.id }, signal);
+    },
+    // Now that every VM of the other time line has ended, on all hosts.
+    restoreDrain: async (host: BarrierHost, signal: AbortSignal) => {
+      const params = { barrier: this.id, boundMs: flushBoundMs, quietMs: flushQuietMs };
+      await this.ask(host, 'restoreDrain', params, signal);
     },
     resume: async (host: BarrierHost, signal: AbortSignal) => {
       this.resumes.set(host.name, await this.resume(host, signal));

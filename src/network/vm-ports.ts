@@ -54,6 +54,7 @@ export class VmPorts {
   readonly ports: readonly VmPort[];
   readonly #gated: GatedPorts;
   readonly #replaying = new AbortController();
+  readonly #preloadedFrom = new Map<string, number>();
   #leftovers: readonly LeftoverFrame[] = [];
 
   private constructor(gated: GatedPorts, ports: readonly VmPort[]) {
@@ -136,6 +137,15 @@ export class VmPorts {
     return report;
   }
 
+  /** Waits until nothing comes any more, or the bound; then drops what has come. */
+  async flush(wish: DrainWish): Promise<{ waitedMs: number; discarded: number }> {
+    const watched = [...new Set([...this.ports.map(({ ifindex }) => ifindex), ...wish.watched])];
+    const { waitedMs } = await drain({ ...wish, watched, arrivals: () => this.#gated.arrivals() });
+    const discarded = this.#gated.gate.countHeld().reduce((sum, count) => sum + count, 0);
+    this.#gated.gate.discard();
+    return { waitedMs, discarded };
+  }
+
   /** Everything that is held, of each port in order. */
   held(): HeldFrame[] {
     const vmOf = new Map(this.ports.map(({ name, vm }) => [name, vm]));
@@ -147,15 +157,23 @@ export class VmPorts {
   }
 
   /**
-   * Lines up frames of a stored snapshot; they are due at their offsets after the resumption. After a crash in the
-   * middle of their replay, those that a port has been given already are left out.
+   * Lines up frames of a stored snapshot; they are due at their offsets after the resumption.
+   * @param begins after a crash in the middle of their replay: what `preloadedFrom` was, by port; those that a port
+   * has been given already are left out
    */
-  preload(frames: readonly FrameInFlight[]): void {
-    const counters = this.#gated.counters();
+  preload(frames: readonly FrameInFlight[], begins: ReadonlyMap<string, number> = new Map()): void {
     for (const { name, slot } of this.#gated.ports) {
-      const own = frames.filter(({ port }) => port === name).slice(counters.get(name)?.returned ?? 0);
+      const { returned } = this.#gated.gate.counters(slot);
+      const begin = begins.get(name) ?? returned;
+      this.#preloadedFrom.set(name, begin);
+      const own = frames.filter(({ port }) => port === name).slice(returned - begin);
       if (own.length > 0) this.#gated.gate.preload(slot, own);
     }
+  }
+
+  /** How many frames the gate had returned to a port before those of a stored snapshot. */
+  preloadedFrom({ name }: VmPort): number {
+    return this.#preloadedFrom.get(name) ?? 0;
   }
 
   /**

@@ -203,7 +203,15 @@ export const agentContract = {
     },
     restorePrepare: {
       params: barrierOnly,
-      result: z.strictObject({ vms: z.array(z.string()), frames: z.int(), loadMs: z.number() }),
+      result: z.strictObject({ vms: z.array(z.string()), loadMs: z.number() }),
+    },
+    restoreDrain: {
+      params: z.strictObject({ barrier: barrierId, boundMs: z.number(), quietMs: z.number() }),
+      result: z.strictObject({
+        waitedMs: z.number(),
+        discarded: z.int().describe('Frames of the time line that was given up'),
+        frames: z.int().describe('Frames in flight of the snapshot, lined up'),
+      }),
     },
 
     verify: {

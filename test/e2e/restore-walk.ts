@@ -53,6 +53,9 @@ export class RestoreWalk {
     }
     await loading;
     if (step === 'load') return;
+    await this.#each(({ agent }) =>
+      agent.client.call('restoreDrain', { barrier, boundMs: 10_000, quietMs: 2 }, { timeoutMs }),
+    );
     const atNs = process.hrtime.bigint() + 60_000_000n;
     await this.#each(({ name, agent, clockOffsetNs }) => {
       const own = this.#snapshot.vms.filter(({ host }) => host === name);

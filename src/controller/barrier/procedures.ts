@@ -12,7 +12,8 @@ export type BarrierCall =
   | 'store'
   | 'commit'
   | 'restoreCheck'
-  | 'restorePrepare';
+  | 'restorePrepare'
+  | 'restoreDrain';
 
 export interface Phase {
   readonly name: string;
@@ -55,6 +56,7 @@ export const pauseProcedure: Procedure = [
 export const restoreProcedure: Procedure = [
   { name: 'check', calls: ['restoreCheck'], deadlineMs: 15 * 60_000 },
   { name: 'load', calls: ['restorePrepare'], deadlineMs: 120_000 },
+  { name: 'flush', calls: ['restoreDrain'], deadlineMs: 60_000 },
   resume,
   { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs },
 ];
