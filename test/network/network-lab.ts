@@ -96,8 +96,13 @@ export class NetworkLab {
     this.ip('link', 'set', name, 'up');
     for (const port of ports) {
       this.ip('link', 'set', port, 'master', name);
-      await until(() => this.ip('-d', 'link', 'show', port).includes('state forwarding'), `${port} forwards`);
+      await this.forwards(port);
     }
+  }
+
+  /** A switch forwards to a port as soon as it has carrier: a tap, when somebody has opened it. */
+  async forwards(port: string): Promise<void> {
+    await until(() => this.ip('-d', 'link', 'show', port).includes('state forwarding'), `${port} forwards`);
   }
 
   ifindex(name: string): number {
