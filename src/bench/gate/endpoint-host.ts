@@ -59,8 +59,10 @@ export class EndpointHost {
     made.attach();
   }
 
-  async stopAt(atNs: bigint, signal: AbortSignal): Promise<void> {
-    await this.#armed.stopAt(atNs, signal, (name, stoppedAtNs) => this.#stops.set(name, stoppedAtNs));
+  /** @returns how many frames endpoints had not read from their taps */
+  async stopAt(atNs: bigint, signal: AbortSignal): Promise<number> {
+    const noted = (name: string, stoppedAtNs: bigint) => this.#stops.set(name, stoppedAtNs);
+    return (await this.#armed.stopAt(atNs, signal, noted)).framesFromRings;
   }
 
   /** @returns how many frames were in flight */

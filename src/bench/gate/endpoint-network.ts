@@ -14,6 +14,8 @@ const settleMs = 300;
 
 export interface CutOutcome {
   readonly framesInFlight: number;
+  /** Of these, frames that an endpoint had not read from its tap in time. */
+  readonly framesFromRings: number;
   readonly pauseMs: number;
 }
 
@@ -80,13 +82,8 @@ export class EndpointNetwork {
     const sent = sentBy(await this.#reports());
     const seconds = (sent.virtualNs - this.#begin.virtualNs) / 1e9;
     const verdict = await this.#settled();
-    const [lost, flows] = [verdict.lost - this.#begin.lost, verdict.problems];
-    return {
-      ...verdict,
-      lost,
-      packetsPerSecond: (sent.frames - this.#begin.frames) / seconds,
-      problems: lost === 0 ? [] : flows,
-    };
+    const lost = verdict.lost - this.#begin.lost;
+    return { ...verdict, lost, packetsPerSecond: (sent.frames - this.#begin.frames) / seconds };
   }
 
   /** What is under way when a port of a switch does not forward yet is lost to the network, not to a cut. */
@@ -121,8 +118,10 @@ export class EndpointNetwork {
   async #around(work: () => Promise<void>): Promise<CutOutcome> {
     await this.#each((host) => host.arm({ hold: false }));
     const atNs = monotonicNs() + cutLeadNs;
-    await this.#together((host) => host.stopAt(atNs, this.#signal));
-    let framesInFlight = 0;
+    let [framesInFlight, framesFromRings] = [0, 0];
+    await this.#together(async (host) => {
+      framesFromRings += await host.stopAt(atNs, this.#signal);
+    });
     await this.#each(async (host) => {
       framesInFlight += await host.drain(this.#signal);
     });
@@ -131,7 +130,7 @@ export class EndpointNetwork {
     const pauseNs = monotonicNs() + resumeLeadNs - firstNs;
     await this.#together((host) => host.resume(pauseNs));
     await this.#each((host) => host.settle());
-    return { framesInFlight, pauseMs: Number(pauseNs) / 1e6 };
+    return { framesInFlight, framesFromRings, pauseMs: Number(pauseNs) / 1e6 };
   }
 
   /** One host after the other, each in its own network namespace: a thread is in one at a time. */

@@ -1,7 +1,8 @@
 import { GatedPorts } from '../../network/gated-ports.ts';
 import type { BenchResult } from '../bench.ts';
-import type { Arrival } from './load.ts';
+import { faultsOf } from './arrivals.ts';
 import { BenchNamespace } from './namespace.ts';
+
 import type { GateBenchOptions } from './options.ts';
 
 const frames = 200_000;
@@ -34,22 +35,26 @@ function holdMany(size: (typeof sizes)[number], { load, signal }: GateBenchOptio
       await load.send({ devices, frames, packetsPerSecond: 0, ...size });
       gated.assertConserved();
       const listing = performance.now();
-      const heap = await listHeld(gated);
+      const heap = listHeld(gated);
       const reading = await load.read(taps.map(({ fd }) => fd));
       const replaying = performance.now();
       const resumption = () => ({ shiftNs: 0n, notBeforeNs: 0n });
       gated.assertDelivered(await gated.replay({ resumption, signal }));
       const ended = performance.now();
-      const faults = judge(await reading.end());
+      const { lost, duplicated, reordered, damaged } = faultsOf(
+        await reading.end(),
+        new Array<number>(ports).fill(frames / ports),
+      );
+      const faults = lost + duplicated + reordered + damaged;
       const seconds = ([listing - sending, replaying - listing, ended - replaying] as const).map((ms) =>
         (ms / 1e3).toFixed(2),
       );
       return {
         metric: `${frames} frames of ${size.name} held and replayed`,
-        value: faults.lost + faults.reordered + faults.damaged,
-        unit: 'lost or reordered',
-        goal: '0',
-        met: faults.lost + faults.reordered + faults.damaged === 0,
+        value: faults,
+        unit: 'faults',
+        goal: '0 lost, twice, out of order, damaged',
+        met: faults === 0,
         reference: `hold ${seconds[0]} s, list ${seconds[1]} s, replay ${seconds[2]} s; listing took ${heap} MiB beside the ring`,
       };
     } finally {
@@ -60,7 +65,7 @@ function holdMany(size: (typeof sizes)[number], { load, signal }: GateBenchOptio
 }
 
 /** Goes through all that is held, as whoever writes it to a file does; returns the most memory that this took. */
-async function listHeld(gated: GatedPorts): Promise<number> {
+function listHeld(gated: GatedPorts): number {
   const used = () => {
     const { heapUsed, external } = process.memoryUsage();
     return heapUsed + external;
@@ -73,15 +78,4 @@ async function listHeld(gated: GatedPorts): Promise<number> {
   }
   if (count !== frames) throw new Error(`${count} of ${frames} frames are held`);
   return Math.round((peak - before) / 2 ** 20);
-}
-
-function judge(arrivals: readonly Arrival[]) {
-  const next = new Array<number>(ports).fill(0);
-  let [reordered, damaged] = [0, 0];
-  for (const { tap, number, intact } of arrivals) {
-    if (!intact) damaged++;
-    if (number < next[tap]!) reordered++;
-    next[tap] = Math.max(next[tap]!, number + 1);
-  }
-  return { lost: frames - arrivals.length, reordered, damaged };
 }

@@ -7,21 +7,11 @@ import { buffer, text } from 'node:stream/consumers';
 import { fileURLToPath } from 'node:url';
 
 import { run } from '../../lab/command.ts';
+import type { Arrival } from './arrivals.ts';
 
 /** src/bench/gate and dist/bench/gate are equally deep. */
 const source = fileURLToPath(new URL('../../../src/bench/gate/load.c', import.meta.url));
 const recordBytes = 24;
-
-/** A frame as the reader of a tap got it. */
-export interface Arrival {
-  /** Place of the tap among those that are read. */
-  readonly tap: number;
-  /** Counted from 0 on each device. */
-  readonly number: number;
-  /** On CLOCK_MONOTONIC. */
-  readonly atNs: bigint;
-  readonly intact: boolean;
-}
 
 export interface Sending {
   readonly devices: readonly string[];

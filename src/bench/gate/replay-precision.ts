@@ -1,6 +1,6 @@
 import { GatedPorts } from '../../network/gated-ports.ts';
 import { medianAtMost, quantile, type BenchResult } from '../bench.ts';
-import type { Arrival } from './load.ts';
+import type { Arrival } from './arrivals.ts';
 import { BenchNamespace } from './namespace.ts';
 import type { GateBenchOptions } from './options.ts';
 
