@@ -12,6 +12,7 @@ const layers = [
   ['store'],
   ['protocol'],
   ['native'],
+  ['unixctl'],
   ['qmp', 'ovsdb', 'pcapng'],
   ['errors'],
 ];
@@ -38,14 +39,14 @@ module.exports = {
     {
       name: 'protocol-clients-know-nothing-of-staghorn',
       severity: 'error',
-      from: { path: '^src/(qmp|ovsdb|pcapng)/([^.]|[.](?!test))*[.]ts$', pathNot: '[.]test[.]ts$' },
-      to: { path: '^src/', pathNot: '^src/(qmp|ovsdb|pcapng)/' },
+      from: { path: '^src/(unixctl|qmp|ovsdb|pcapng)/([^.]|[.](?!test))*[.]ts$', pathNot: '[.]test[.]ts$' },
+      to: { path: '^src/', pathNot: '^src/(unixctl|qmp|ovsdb|pcapng)/' },
     },
     {
       name: 'controller-does-not-reach-into-the-agent',
       severity: 'error',
       from: { path: '^src/controller/' },
-      to: { path: '^src/(agent|vmm|network|native|qmp|ovsdb)/' },
+      to: { path: '^src/(agent|vmm|network|native|unixctl|qmp|ovsdb)/' },
     },
     {
       name: 'src-does-not-import-tests',

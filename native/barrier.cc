@@ -4,7 +4,6 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
-#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -12,13 +11,13 @@
 
 #include "addon.h"
 #include "job.h"
+#include "leftovers.h"
+#include "paused-threads.h"
 
 namespace staghorn {
 
-static constexpr size_t kFrameBytesMax = 65536 + 64;  // a GSO frame of 64 KiB and its Ethernet and VLAN headers
-static constexpr size_t kHeaderBytesMax = 64;         // virtio-net headers have 10, 12 or 20 bytes
-static constexpr int kMaxFrames = 65536;
-static constexpr long kRingPollNs = 30000;            // gives the core away between two looks at the rings
+static constexpr long kRingPollNs = 30000;        // gives the core away between two looks at the rings
+static constexpr int64_t kPauseBoundNs = 2000000;  // a reader that does not stand still by then gets no CPU at all
 
 struct Write {
   int fd;
@@ -29,15 +28,11 @@ struct Write {
   int error;
 };
 
-struct Tap {
-  int fd;
-  size_t header_bytes;
-};
-
-struct Leftover {
-  uint32_t tap;
-  int64_t at_ns;
-  size_t offset, length;
+// What reads a tap's ring, and how the cut treats it.
+struct Reader {
+  pid_t thread;   // QEMU's main thread; 0 where it is another's task
+  bool awaited;   // it reads, and gets the time to empty the ring itself
+  bool replaced;  // what it leaves is read in its place
 };
 
 // Locks pages for as long as it lives; where the limit forbids that, they are at least present.
@@ -107,31 +102,31 @@ class CutJob : public Job {
     spin_ns_ = options.Get("spinNs").As<Napi::Number>().Int64Value();
     ring_bound_ns_ = options.Get("ringBoundNs").As<Napi::Number>().Int64Value();
     priority_ = options.Get("realtimePriority").As<Napi::Number>().Int32Value();
-    if (options.Get("modeWord").IsArrayBuffer())
-      mode_word_ = static_cast<uint32_t *>(options.Get("modeWord").As<Napi::ArrayBuffer>().Data());
-    Napi::ArrayBuffer leftovers = options.Get("leftovers").As<Napi::ArrayBuffer>();
-    storage_ = static_cast<uint8_t *>(leftovers.Data());
-    storage_bytes_ = leftovers.ByteLength();
+    Napi::Array mode_words = options.Get("modeWords").As<Napi::Array>();
+    for (uint32_t i = 0; i < mode_words.Length(); i++)
+      mode_words_.push_back(static_cast<uint32_t *>(mode_words.Get(i).As<Napi::ArrayBuffer>().Data()));
+    if (options.Get("journal").IsObject()) journal_ = JournalOf(options.Get("journal"));
     Napi::Array taps = options.Get("taps").As<Napi::Array>();
+    taps_ = RingTapsOf(taps);
     for (uint32_t i = 0; i < taps.Length(); i++) {
       Napi::Object tap = taps.Get(i).As<Napi::Object>();
-      taps_.push_back({tap.Get("fd").As<Napi::Number>().Int32Value(), tap.Get("headerBytes").As<Napi::Number>().Uint32Value()});
+      readers_.push_back({tap.Get("readerThread").As<Napi::Number>().Int32Value(), tap.Get("awaited").As<Napi::Boolean>().Value(),
+                          tap.Get("replaced").As<Napi::Boolean>().Value()});
       polled_.push_back({taps_[i].fd, POLLIN, 0});
     }
-    if (!taps_.empty()) leftovers_.resize(kMaxFrames);
+    threads_.reserve(taps_.size());
   }
 
  protected:
   void Run() override {
     PrepareThread(&realtime_, priority_);
-    LockedPages storage(storage_, storage_bytes_);
-    LockedPages list(leftovers_.data(), leftovers_.size() * sizeof(Leftover));
+    LockedPages storage(journal_ ? journal_->memory() : nullptr, journal_ ? journal_->size() : 0);
     LockedPages writes(writes_.data(), writes_.size() * sizeof(Write));
     woke_ns_ = SleepUntil(at_ns_, spin_ns_, *control());
-    if (mode_word_ != nullptr) __atomic_store_n(mode_word_, 1, __ATOMIC_RELEASE);
+    for (uint32_t *mode : mode_words_) __atomic_store_n(mode, 1, __ATOMIC_RELEASE);
     flipped_ns_ = MonotonicNs();
-    if (WaitForRings()) rings_empty_ns_ = MonotonicNs();
-    else ReadLeftovers();
+    WaitForRings();
+    if (ReadLeftovers()) rings_empty_ns_ = MonotonicNs();
     for (Write &write : writes_) WriteOut(write);
   }
 
@@ -142,68 +137,55 @@ class CutJob : public Job {
     result.Set("flippedNs", BigIntOf(env, flipped_ns_));
     result.Set("ringsEmptyNs", rings_empty_ns_ == 0 ? env.Null() : Napi::Value(BigIntOf(env, rings_empty_ns_)));
     result.Set("writes", WritesResult(env, writes_));
-    Napi::Array frames = Napi::Array::New(env, count_);
-    for (uint32_t i = 0; i < count_; i++) {
-      Napi::Object frame = Napi::Object::New(env);
-      frame.Set("tapIndex", Napi::Number::New(env, leftovers_[i].tap));
-      frame.Set("atNs", BigIntOf(env, leftovers_[i].at_ns));
-      frame.Set("frame", Napi::Buffer<uint8_t>::Copy(env, storage_ + leftovers_[i].offset, leftovers_[i].length));
-      frames.Set(i, frame);
-    }
-    result.Set("leftovers", frames);
     result.Set("leftoversFull", Napi::Boolean::New(env, full_));
+    result.Set("readersPaused", Napi::Number::New(env, double(paused_)));
     return result;
   }
 
  private:
+  // Looks at all rings once; whether one has frames whose reader is `wanted`.
+  template <typename Wanted>
+  bool AnyReadable(Wanted wanted) {
+    if (polled_.empty() || poll(polled_.data(), polled_.size(), 0) <= 0) return false;
+    for (size_t i = 0; i < polled_.size(); i++) {
+      if (wanted(readers_[i]) && (polled_[i].revents & POLLIN)) return true;  // not POLLERR: a tap that is gone is empty
+    }
+    return false;
+  }
+
   // Running VMs read their rings within microseconds; sleeping in between leaves them a core to do so.
-  bool WaitForRings() {
+  void WaitForRings() {
     int64_t bound_ns = flipped_ns_ + ring_bound_ns_;
-    for (;;) {
-      if (polled_.empty() || poll(polled_.data(), polled_.size(), 0) == 0) return true;
-      bool readable = false;
-      for (const pollfd &tap : polled_) readable |= (tap.revents & POLLIN) != 0;
-      if (!readable) return true;  // a tap that is gone (POLLERR) holds nothing
-      if (MonotonicNs() >= bound_ns) return false;
+    while (AnyReadable([](const Reader &reader) { return reader.awaited; }) && MonotonicNs() < bound_ns) {
       timespec pause = {0, kRingPollNs};
       nanosleep(&pause, nullptr);
     }
   }
 
-  void ReadLeftovers() {
-    for (uint32_t i = 0; i < taps_.size() && !full_; i++) {
-      while (ReadFrame(i)) continue;
+  // Reads what is left, while nobody else does: a frame that QEMU read in between would overtake those before it.
+  // Returns whether all rings are empty then.
+  bool ReadLeftovers() {
+    if (AnyReadable([](const Reader &reader) { return reader.replaced; })) {
+      for (size_t i = 0; i < taps_.size(); i++) {
+        if (readers_[i].replaced && readers_[i].thread != 0 && (polled_[i].revents & POLLIN)) threads_.push_back(readers_[i].thread);
+      }
+      paused_ = PauseThreads(threads_, kPauseBoundNs);
+      for (size_t i = 0; i < taps_.size() && !full_; i++) {
+        if (readers_[i].replaced) full_ = !journal_ || !journal_->ReadAll(&taps_[i], 1, flipped_ns_);
+      }
     }
-    if (!full_) rings_empty_ns_ = MonotonicNs();
-  }
-
-  // A QEMU that runs again may empty a ring first: ask before each read, since its descriptor may be a blocking one.
-  bool ReadFrame(uint32_t index) {
-    pollfd ready = {taps_[index].fd, POLLIN, 0};
-    if (poll(&ready, 1, 0) != 1 || !(ready.revents & POLLIN)) return false;
-    if (used_ + kFrameBytesMax > storage_bytes_ || count_ == kMaxFrames) {
-      full_ = true;  // a frame that does not fit stays in its ring, and the caller is told
-      return false;
-    }
-    uint8_t header[kHeaderBytesMax];
-    iovec parts[2] = {{header, taps_[index].header_bytes}, {storage_ + used_, kFrameBytesMax}};
-    ssize_t got = readv(taps_[index].fd, parts, 2);
-    if (got <= ssize_t(taps_[index].header_bytes)) return got >= 0;
-    size_t length = size_t(got) - taps_[index].header_bytes;
-    leftovers_[count_++] = {index, MonotonicNs(), used_, length};
-    used_ += length;
-    return true;
+    return !AnyReadable([](const Reader &) { return true; });
   }
 
   int64_t at_ns_, spin_ns_, ring_bound_ns_;
   int priority_;
-  uint32_t *mode_word_ = nullptr;
-  uint8_t *storage_ = nullptr;
-  size_t storage_bytes_ = 0, used_ = 0;
-  std::vector<Tap> taps_;
+  std::vector<uint32_t *> mode_words_;
+  std::shared_ptr<LeftoverJournal> journal_;
+  std::vector<RingTap> taps_;
+  std::vector<Reader> readers_;
   std::vector<pollfd> polled_;
-  std::vector<Leftover> leftovers_;
-  uint32_t count_ = 0;
+  std::vector<pid_t> threads_;
+  size_t paused_ = 0;
   bool full_ = false;
   std::vector<Write> writes_;
   bool realtime_ = false;

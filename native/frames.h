@@ -10,20 +10,18 @@
 
 namespace staghorn {
 
-enum class RecordKind : uint32_t { Frame = 0, Marker = 1 };
-
 // What the program writes in front of a frame. The frame follows, without a tag that the kernel keeps apart.
 struct RecordHeader {
   uint32_t slot;
   uint32_t length;
   uint64_t at_ns;  // CLOCK_MONOTONIC
   uint64_t seq;
-  uint32_t kind;
   uint32_t vlan_present;
   uint32_t vlan_tci;
   uint32_t vlan_proto;  // network order
   uint32_t gso_size;
   uint32_t protocol;  // network order
+  uint32_t reserved;
 };
 static_assert(sizeof(RecordHeader) == 48);
 

@@ -1,7 +1,7 @@
 // The program that runs on every frame on its way into a port.
 //
 //   marked by us           -> count it as seen, keep it
-//   a marker of ours       -> count it, hand it over while the gate holds, drop it
+//   a marker of ours       -> count it, hand it over if somebody listens, drop it
 //   pass, nothing held     -> count it, keep it
 //   else                   -> hand it over and drop it; if that fails, count the failure and keep it
 //
@@ -28,9 +28,14 @@ constexpr size_t kClasses = sizeof kCapacities / sizeof *kCapacities;
 constexpr uint16_t kMarkerEtherType = 0x88b5;  // IEEE 802 local experimental EtherType 1
 constexpr int32_t kEthernetHeaderBytes = 14;
 constexpr char kMarkerMagic[8] = {'S', 'T', 'A', 'G', 'M', 'A', 'R', 'K'};
+constexpr int32_t kMarkerCapacity = 128;
+// Tags that stand in the bytes: a datapath in user space leaves them there. The kernel keeps its own apart.
+constexpr int kTagsMax = 2;
+constexpr int32_t kTagBytes = 4;
+constexpr uint16_t kTpidC = 0x8100, kTpidS = 0x88a8;
 
 // On the stack.
-constexpr int16_t kPayload = -8, kKind = -16, kCounter = -24;
+constexpr int16_t kPayload = -8;
 
 #define CONTEXT(field) int16_t(offsetof(__sk_buff, field))
 #define RECORD(field) int16_t(offsetof(RecordHeader, field))
@@ -71,30 +76,44 @@ class Program {
     asm_.Place(foreign_);
   }
 
-  void Markers() {
-    asm_.StoreImm(BPF_DW, kFrame, kKind, int32_t(RecordKind::Frame));
-    asm_.Load(BPF_W, R1, kContext, CONTEXT(protocol));
-    asm_.JumpIfImm32(BPF_JNE, R1, htons(kMarkerEtherType), no_marker_);
+  // R1 = the bytes of the frame at an offset; another frame if there are none.
+  void LoadBytes(int32_t offset, int32_t length, int size) {
     asm_.Move(R1, kContext);
-    asm_.MoveImm(R2, kEthernetHeaderBytes);
+    asm_.MoveImm(R2, offset);
     asm_.Move(R3, kFrame);
     asm_.AddImm(R3, kPayload);
-    asm_.MoveImm(R4, sizeof kMarkerMagic);
+    asm_.MoveImm(R4, length);
     asm_.Call(BPF_FUNC_skb_load_bytes);
     asm_.JumpIfImm(BPF_JNE, R0, 0, no_marker_);
-    uint64_t magic;
-    __builtin_memcpy(&magic, kMarkerMagic, sizeof magic);
-    asm_.Load(BPF_DW, R1, kFrame, kPayload);
-    asm_.LoadImm64(R2, magic);
-    asm_.JumpIf(BPF_JNE, R1, R2, no_marker_);
-    asm_.StoreImm(BPF_DW, kFrame, kKind, int32_t(RecordKind::Marker));
-    asm_.Move(R1, kPort);
-    asm_.AddImm(R1, PORT(markers));
-    asm_.Store(BPF_DW, kFrame, kCounter, R1);
-    asm_.Load(BPF_W, R1, kHost, int16_t(offsetof(HostWord, mode)));
-    asm_.JumpIfImm32(BPF_JEQ, R1, int32_t(GateMode::Hold), hand_over_);
+    asm_.Load(size, R1, kFrame, kPayload);
+  }
+
+  void Markers() {
+    asm_.Load(BPF_W, R1, kContext, CONTEXT(protocol));
+    for (int tags = 0;; tags++) {
+      Assembler::Label tag = asm_.NewLabel(), other = asm_.NewLabel();
+      asm_.JumpIfImm32(BPF_JNE, R1, htons(kMarkerEtherType), other);
+      LoadBytes(kEthernetHeaderBytes + tags * kTagBytes, sizeof kMarkerMagic, BPF_DW);
+      uint64_t magic;
+      __builtin_memcpy(&magic, kMarkerMagic, sizeof magic);
+      asm_.LoadImm64(R2, magic);
+      asm_.JumpIf(BPF_JNE, R1, R2, no_marker_);
+      asm_.Jump(marker_);
+      asm_.Place(other);
+      if (tags == kTagsMax) break;
+      asm_.JumpIfImm32(BPF_JEQ, R1, htons(kTpidC), tag);
+      asm_.JumpIfImm32(BPF_JNE, R1, htons(kTpidS), no_marker_);
+      asm_.Place(tag);
+      LoadBytes(kEthernetHeaderBytes + tags * kTagBytes + 2, 2, BPF_H);
+    }
+    asm_.Jump(no_marker_);
+    asm_.Place(marker_);
     Count(PORT(markers));
-    asm_.Jump(drop_);
+    asm_.Load(BPF_W, R1, kHost, int16_t(offsetof(HostWord, listening)));
+    asm_.JumpIfImm32(BPF_JEQ, R1, 0, drop_);
+    Copy(core_.marker_map.get(), kMarkerCapacity, drop_);
+    Describe();
+    Submit();
     asm_.Place(no_marker_);
   }
 
@@ -107,13 +126,9 @@ class Program {
     Count(PORT(passed));
     asm_.Jump(keep_);
     asm_.Place(divert_);
-    asm_.Move(R1, kPort);
-    asm_.AddImm(R1, PORT(diverted));
-    asm_.Store(BPF_DW, kFrame, kCounter, R1);
   }
 
   void HandOver() {
-    asm_.Place(hand_over_);
     asm_.Load(BPF_W, R1, kContext, CONTEXT(len));
     Assembler::Label classes[kClasses];
     for (size_t i = 0; i < kClasses; i++) {
@@ -123,29 +138,41 @@ class Program {
     asm_.Jump(fail_);
     for (size_t i = 0; i < kClasses; i++) {
       asm_.Place(classes[i]);
-      Copy(kCapacities[i]);
+      Copy(core_.ring_map.get(), kCapacities[i], fail_);
+      asm_.Jump(fill_);
     }
     asm_.Place(fill_);
-    Fill();
+    Describe();
+    asm_.MoveImm(R2, 1);
+    asm_.AtomicFetchAdd(kPort, PORT(diverted), R2);
+    asm_.Store(BPF_DW, kRecord, RECORD(seq), R2);
+    Submit();
   }
 
-  void Copy(int32_t capacity) {
-    asm_.LoadMap(R1, core_.ring_map.get());
+  // A record of its own with the frame's bytes, or a jump to `without`.
+  void Copy(int ring, int32_t capacity, Assembler::Label without) {
+    Assembler::Label discard = asm_.NewLabel(), copied = asm_.NewLabel();
+    asm_.LoadMap(R1, ring);
     asm_.MoveImm(R2, int32_t(sizeof(RecordHeader)) + capacity);
     asm_.MoveImm(R3, 0);
     asm_.Call(BPF_FUNC_ringbuf_reserve);
-    asm_.JumpIfImm(BPF_JEQ, R0, 0, fail_);
+    asm_.JumpIfImm(BPF_JEQ, R0, 0, without);
     asm_.Move(kRecord, R0);
     asm_.Move(R1, kContext);
     asm_.MoveImm(R2, 0);
     asm_.Move(R3, kRecord);
     asm_.AddImm(R3, sizeof(RecordHeader));
     asm_.Load(BPF_W, R4, kContext, CONTEXT(len));
-    asm_.JumpIfImm(BPF_JGT, R4, capacity, discard_);
-    asm_.JumpIfImm(BPF_JEQ, R4, 0, discard_);
+    asm_.JumpIfImm(BPF_JGT, R4, capacity, discard);
+    asm_.JumpIfImm(BPF_JEQ, R4, 0, discard);
     asm_.Call(BPF_FUNC_skb_load_bytes);
-    asm_.JumpIfImm(BPF_JNE, R0, 0, discard_);
-    asm_.Jump(fill_);
+    asm_.JumpIfImm(BPF_JEQ, R0, 0, copied);
+    asm_.Place(discard);
+    asm_.Move(R1, kRecord);
+    asm_.MoveImm(R2, BPF_RB_NO_WAKEUP);
+    asm_.Call(BPF_FUNC_ringbuf_discard);
+    asm_.Jump(without);
+    asm_.Place(copied);
   }
 
   void CopyField(int16_t from, int16_t to) {
@@ -153,7 +180,7 @@ class Program {
     asm_.Store(BPF_W, kRecord, to, R1);
   }
 
-  void Fill() {
+  void Describe() {
     asm_.StoreImm(BPF_W, kRecord, RECORD(slot), int32_t(slot_));
     CopyField(CONTEXT(len), RECORD(length));
     CopyField(CONTEXT(vlan_present), RECORD(vlan_present));
@@ -161,14 +188,11 @@ class Program {
     CopyField(CONTEXT(vlan_proto), RECORD(vlan_proto));
     CopyField(CONTEXT(gso_size), RECORD(gso_size));
     CopyField(CONTEXT(protocol), RECORD(protocol));
-    asm_.Load(BPF_DW, R1, kFrame, kKind);
-    asm_.Store(BPF_W, kRecord, RECORD(kind), R1);
     asm_.Call(BPF_FUNC_ktime_get_ns);
     asm_.Store(BPF_DW, kRecord, RECORD(at_ns), R0);
-    asm_.Load(BPF_DW, R1, kFrame, kCounter);
-    asm_.MoveImm(R2, 1);
-    asm_.AtomicFetchAdd(R1, 0, R2);
-    asm_.Store(BPF_DW, kRecord, RECORD(seq), R2);
+  }
+
+  void Submit() {
     asm_.Move(R1, kRecord);
     asm_.MoveImm(R2, BPF_RB_NO_WAKEUP);
     asm_.Call(BPF_FUNC_ringbuf_submit);
@@ -176,13 +200,7 @@ class Program {
   }
 
   void Verdicts() {
-    asm_.Place(discard_);
-    asm_.Move(R1, kRecord);
-    asm_.MoveImm(R2, BPF_RB_NO_WAKEUP);
-    asm_.Call(BPF_FUNC_ringbuf_discard);
     asm_.Place(fail_);
-    asm_.Load(BPF_DW, R1, kFrame, kKind);
-    asm_.JumpIfImm(BPF_JNE, R1, int32_t(RecordKind::Frame), drop_);
     Count(PORT(failed));
     asm_.Place(keep_);
     if (kind_ == ProgramKind::Tap) {
@@ -202,8 +220,7 @@ class Program {
   uint32_t slot_;
   Assembler asm_;
   Assembler::Label foreign_ = asm_.NewLabel(), no_marker_ = asm_.NewLabel(), divert_ = asm_.NewLabel(),
-                   hand_over_ = asm_.NewLabel(), fill_ = asm_.NewLabel(), discard_ = asm_.NewLabel(),
-                   fail_ = asm_.NewLabel(), keep_ = asm_.NewLabel(), drop_ = asm_.NewLabel();
+                   marker_ = asm_.NewLabel(), fill_ = asm_.NewLabel(), fail_ = asm_.NewLabel(), keep_ = asm_.NewLabel(), drop_ = asm_.NewLabel();
 };
 
 }  // namespace

@@ -17,6 +17,8 @@ namespace {
 
 constexpr char kStateName[] = "staghorn_state";
 constexpr char kRingName[] = "staghorn_ring";
+constexpr char kMarkersName[] = "staghorn_marks";
+constexpr uint32_t kMarkerRingBytes = 1 << 20;  // some 5,000 markers between two looks
 
 }  // namespace
 
@@ -46,6 +48,12 @@ bool SettleAttempt(PortWord &port) {
 
 namespace {
 
+// Not kept for whoever opens the gate anew: markers are for the process that sent the others of their round.
+void OpenMarkers(GateCore &core) {
+  core.marker_map = CreateMap(BPF_MAP_TYPE_RINGBUF, kMarkersName, 0, kMarkerRingBytes, 0);
+  core.markers = std::make_unique<Ring>(core.marker_map.get(), kMarkerRingBytes);
+}
+
 void OpenSenders(GateCore &core) {
   core.past_qdisc = OpenSender(core.state->Host()->mark, true);
   core.through_qdisc = OpenSender(core.state->Host()->mark, false);
@@ -63,6 +71,7 @@ std::unique_ptr<GateCore> CreateCore(uint32_t slots, uint32_t ring_bytes, uint32
   host->mark = mark;
   host->nonce = nonce;
   host->slots = slots;
+  OpenMarkers(*core);
   OpenSenders(*core);
   return core;
 }
@@ -79,6 +88,7 @@ std::unique_ptr<GateCore> OpenCore(uint32_t state_id, uint32_t ring_id, uint64_t
   core->state = std::make_shared<GateState>(core->state_map.get(), state.value_size);
   if (core->state->Host()->nonce != nonce) throw SyscallError{ESTALE, "another gate has the id"};
   core->ring = std::make_unique<Ring>(core->ring_map.get(), ring.max_entries);
+  OpenMarkers(*core);
   OpenSenders(*core);
   for (uint32_t slot = 0; slot < core->state->Slots(); slot++) SettleAttempt(*core->state->Port(slot));
   return core;
@@ -106,6 +116,7 @@ class Gate : public Napi::ObjectWrap<Gate> {
                                         InstanceMethod<&Gate::Load>("loadProgram"),
                                         InstanceMethod<&Gate::Peek>("peek"),
                                         InstanceMethod<&Gate::CountHeld>("countHeld"),
+                                        InstanceMethod<&Gate::TakeMarkers>("takeMarkers"),
                                         InstanceMethod<&Gate::Discard>("discard"),
                                         InstanceMethod<&Gate::Reinject>("reinject"),
                                         InstanceMethod<&Gate::Preload>("preload"),
@@ -185,8 +196,7 @@ class Gate : public Napi::ObjectWrap<Gate> {
       position = record->end;
       const RecordHeader *header = record->header;
       if (!header || header->slot >= core.state->Slots()) continue;
-      bool marker = RecordKind(header->kind) == RecordKind::Marker;
-      if (!marker && header->seq < Read64(core.state->Port(header->slot)->returned)) continue;
+      if (header->seq < Read64(core.state->Port(header->slot)->returned)) continue;
       left -= std::min<size_t>(left, header->length);
       records.Set(records.Length(), Describe(env, *header, record->bytes));
     }
@@ -200,7 +210,6 @@ class Gate : public Napi::ObjectWrap<Gate> {
   static Napi::Object Describe(Napi::Env env, const RecordHeader &header, const uint8_t *bytes) {
     std::vector<uint8_t> frame = Flatten(ViewOf(header, bytes));
     Napi::Object record = Napi::Object::New(env);
-    record.Set("marker", Napi::Boolean::New(env, RecordKind(header.kind) == RecordKind::Marker));
     record.Set("slot", Napi::Number::New(env, header.slot));
     record.Set("seq", Napi::BigInt::New(env, header.seq));
     record.Set("atNs", Napi::BigInt::New(env, int64_t(header.at_ns)));
@@ -219,10 +228,23 @@ class Gate : public Napi::ObjectWrap<Gate> {
     while (auto record = core.ring->At(position)) {
       position = record->end;
       const RecordHeader *header = record->header;
-      if (!header || header->slot >= slots || RecordKind(header->kind) != RecordKind::Frame) continue;
+      if (!header || header->slot >= slots) continue;
       if (header->seq >= Read64(core.state->Port(header->slot)->returned)) counts[header->slot]++;
     }
     return counts;
+  }
+
+  // takeMarkers(): those that came since the last look, in order. They are forgotten.
+  Napi::Value TakeMarkers(const Napi::CallbackInfo &info) {
+    Ring &ring = *Core(info).markers;
+    Napi::Array records = Napi::Array::New(info.Env());
+    uint64_t position = ring.ConsumerPosition();
+    while (auto record = ring.At(position)) {
+      position = record->end;
+      if (record->header) records.Set(records.Length(), Describe(info.Env(), *record->header, record->bytes));
+    }
+    ring.Release(position);
+    return records;
   }
 
   // reinject(ifindex, [{gsoSize, frame}]): puts frames into a device now, past the gate; returns how many it took.
@@ -251,8 +273,7 @@ class Gate : public Napi::ObjectWrap<Gate> {
       if (!record) continue;  // being written, by a processor that cannot be interrupted there for long
       position = record->end;
       const RecordHeader *header = record->header;
-      bool frame = header && header->slot < end.size() && RecordKind(header->kind) == RecordKind::Frame;
-      if (frame) end[header->slot] = std::max(end[header->slot], header->seq + 1);
+      if (header && header->slot < end.size()) end[header->slot] = std::max(end[header->slot], header->seq + 1);
     }
     core.ring->Release(position);
     core.preloaded.clear();

@@ -18,7 +18,8 @@ struct HostWord {
   uint32_t mark;
   uint64_t nonce;
   uint32_t slots;
-  uint32_t reserved[11];
+  uint32_t listening;  // whether markers are handed over
+  uint32_t reserved[10];
 };
 
 // The 64 bytes of a port. All but `returned` and `attempt` are written by the program only.
@@ -29,7 +30,7 @@ struct PortWord {
   uint64_t seen;     // marked frames that passed
   uint64_t passed;
   uint64_t failed;   // should have been held, but could not be handed over, and passed
-  uint64_t markers;
+  uint64_t markers;  // all that came, handed over or not
   uint64_t attempt;  // the reinjection under way: low half of `returned`, low half of the `seen` it will make
   uint64_t reserved;
 };
@@ -78,6 +79,9 @@ struct GateCore {
   Descriptor ring_map;
   std::shared_ptr<GateState> state;
   std::unique_ptr<Ring> ring;
+  // Markers have a ring of their own: they take no frame's room, and are read and forgotten while frames are held.
+  Descriptor marker_map;
+  std::unique_ptr<Ring> markers;
   // Opened once: closing a packet socket waits for an RCU grace period, 10 ms and more.
   Descriptor past_qdisc;
   Descriptor through_qdisc;

@@ -127,7 +127,7 @@ void Replay::TakeRecord(const Ring::Record &record) {
   uint64_t number = first_record_ + records_.size();
   records_.push_back({record.end, false});
   const RecordHeader *header = record.header;
-  if (!header || RecordKind(header->kind) != RecordKind::Frame) return MarkDone(number);
+  if (!header) return MarkDone(number);
   auto found = ports_.find(header->slot);
   if (found == ports_.end()) {
     if (header->slot < core_->state->Slots() && header->seq < Read64(core_->state->Port(header->slot)->returned)) {

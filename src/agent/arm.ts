@@ -57,7 +57,8 @@ export async function arm(
         stops,
       }),
     );
-    // After the intent: whoever finds it removes the directory too.
+    // After the intent: whoever finds it removes these too.
+    ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
     const writer =
       params.snapshot === null ? null : await prepareWriter(params.snapshot, chosen, tools.store, undo);
     ports.attach();

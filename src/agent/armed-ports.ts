@@ -1,3 +1,4 @@
+import type { MarkerPort } from '../network/marker-paths.ts';
 import type { ArmedPort } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 
@@ -11,5 +12,12 @@ export function armedPorts(vms: readonly ControlledVm[]): ArmedPort[] {
       bridge: switchPort?.bridge ?? null,
       vlan: switchPort?.tag ?? null,
     })),
+  );
+}
+
+/** The same ports as senders of markers. */
+export function markerPorts(vms: readonly ControlledVm[]): MarkerPort[] {
+  return vms.flatMap(({ taps }) =>
+    taps.map(({ nic: { tap, mac, switchPort } }) => ({ tap, mac, switchPort })),
   );
 }

@@ -66,7 +66,14 @@ export class IntentJournal {
     await rename(`${path}.new`, path);
   }
 
+  /** Where the frames are that the barrier took out of its taps' rings. */
+  leftoversOf(barrier: string): string {
+    return join(this.#directory, `${barrier}.leftovers`);
+  }
+
   async remove(barrier: string): Promise<void> {
+    // Before the intent, which leads to it.
+    await rm(this.leftoversOf(barrier), { force: true });
     await rm(this.#pathOf(barrier), { force: true });
     // Of a writer that was killed before it could rename.
     await rm(`${this.#pathOf(barrier)}.new`, { force: true });

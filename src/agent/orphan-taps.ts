@@ -1,12 +1,10 @@
 import { closeSync } from 'node:fs';
 
 import { readLinks } from '../native/netlink.ts';
+import { isErrno } from '../native/rtnetlink.ts';
 import { openTap, setTapProgram } from '../native/tap.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { Intent } from './intent.ts';
-
-/** No process's descriptor: the tap cannot be opened. */
-const none = -1;
 
 /**
  * The taps of an intent whose VM is gone. A persistent tap keeps the gate's program after its VM, and would hold back
@@ -27,13 +25,14 @@ export class OrphanTaps {
       // Opening a tap that is gone would make a new one.
       if (!links.some((link) => link.name === tap && link.ifindex === ifindex)) return [];
       const fd = tryOpen(tap);
-      return fd === none ? [] : [[tap, fd] as const];
+      return fd === null ? [] : [[tap, fd] as const];
     });
     return new OrphanTaps(new Map(fds));
   }
 
-  fdOf(tap: string): number {
-    return this.#fds.get(tap) ?? none;
+  fdsOf(tap: string): number[] {
+    const fd = this.#fds.get(tap);
+    return fd === undefined ? [] : [fd];
   }
 
   /** Takes off whatever program is on them, and lets go. */
@@ -49,18 +48,22 @@ export class OrphanTaps {
 export function unplugTaps(names: readonly string[]): void {
   const present = new Set(readLinks().map(({ name }) => name));
   for (const name of names) {
-    const fd = present.has(name) ? tryOpen(name) : none;
-    if (fd === none) continue;
+    const fd = present.has(name) ? tryOpen(name) : null;
+    if (fd === null) continue;
     setTapProgram(fd, null);
     closeSync(fd);
   }
 }
 
 /** A tap that is in use again belongs to its new user, who put a program of his own on it, or none. */
-function tryOpen(name: string): number {
-  try {
-    return openTap({ name });
-  } catch {
-    return none;
+function tryOpen(name: string): number | null {
+  for (const multiQueue of [false, true]) {
+    try {
+      return openTap({ name, multiQueue });
+    } catch (error) {
+      // EINVAL: the device is of the other kind (tun_set_iff in drivers/net/tun.c).
+      if (!isErrno(error, 'EINVAL')) return null;
+    }
   }
+  return null;
 }

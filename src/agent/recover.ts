@@ -26,7 +26,7 @@ export async function recover(journal: IntentJournal, store: SnapshotStore, log:
   const lines: string[] = [];
   for (const entry of await journal.readAll((problem) => lines.push(problem))) {
     if (await isRunning(entry.agent)) continue;
-    const { outcome, problems } = await recoverOne(entry, store).catch((error: unknown) => ({
+    const { outcome, problems } = await recoverOne(entry, store, journal).catch((error: unknown) => ({
       outcome: '',
       problems: [messageOf(error)],
     }));
@@ -43,11 +43,11 @@ interface Recovery {
   readonly problems: readonly string[];
 }
 
-async function recoverOne(entry: Intent, store: SnapshotStore): Promise<Recovery> {
+async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJournal): Promise<Recovery> {
   if (entry.kind === 'restore' && entry.phase !== 'resumed') return endUnfinishedRestore(entry, store);
   const { vms, problems } = await reopen(entry);
   const orphans = OrphanTaps.open(entry, vms);
-  const group = new VmGroup(vms, portsOf(entry, vms, orphans));
+  const group = new VmGroup(vms, portsOf(entry, vms, orphans, journal.leftoversOf(entry.barrier)));
   try {
     if (entry.kind === 'restore' && entry.snapshot !== null) {
       const manifest = await store.readManifest(entry.snapshot, null);
@@ -103,15 +103,20 @@ async function reopen(entry: Intent): Promise<{ vms: ControlledVm[]; problems: s
 }
 
 /** Every port of the dead agent's gate, as it was: what is held for a VM that is gone would keep back all the rest. */
-function portsOf({ vms: known, gate }: Intent, vms: readonly ControlledVm[], orphans: OrphanTaps): VmPorts {
-  const fds = new Map(vms.flatMap(({ taps }) => taps.map(({ nic, fd }) => [nic.tap, fd] as const)));
+function portsOf(
+  { vms: known, gate }: Intent,
+  vms: readonly ControlledVm[],
+  orphans: OrphanTaps,
+  leftoverFile: string,
+): VmPorts {
+  const fds = new Map(vms.flatMap(({ taps }) => taps.map((tap) => [tap.nic.tap, tap.fds] as const)));
   const ports = known.flatMap(({ name: vm, taps }) =>
     taps.map(({ tap: name, ifindex, slot }) => {
-      return { vm, name, ifindex, slot, tapFd: fds.get(name) ?? orphans.fdOf(name) };
+      return { vm, name, ifindex, slot, tapFds: fds.get(name) ?? orphans.fdsOf(name) };
     }),
   );
   try {
-    if (gate !== null) return VmPorts.adopt({ ports, identity: gate });
+    if (gate !== null) return VmPorts.adopt({ ports, identity: gate, leftoverFile });
   } catch (error) {
     if (!(error instanceof StaghornError) || error.code !== 'not-found') throw error;
   }

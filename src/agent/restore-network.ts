@@ -31,34 +31,43 @@ export async function restoreNetwork(manifest: HostManifest, signal: AbortSignal
   await waitForEmptyQdiscs(new Set(nics.map(({ tap }) => tap)), signal);
 }
 
-function ensureTap({ tap, mtu, vnetHdr }: Nic): void {
+function ensureTap({ tap, mtu, vnetHdr, queues }: Nic): void {
   if (readLinks().some(({ name }) => name === tap)) return;
-  makePersistentTap({ name: tap, vnetHdr });
+  makePersistentTap({ name: tap, vnetHdr, multiQueue: queues > 1 });
   const link = readLinks().find(({ name }) => name === tap);
   if (link !== undefined) setLink({ ifindex: link.ifindex, mtu, up: true });
 }
 
 /** A VM that was killed a moment ago may not have closed its tap yet. */
-async function plugWhenFree({ tap, vnetHdr }: Nic, signal: AbortSignal): Promise<void> {
+async function plugWhenFree(nic: Nic, signal: AbortSignal): Promise<void> {
+  const { tap } = nic;
   const startedAtMs = performance.now();
-  for (;;) {
-    try {
-      const fd = openTap({ name: tap, vnetHdr });
-      try {
-        plugTap(fd);
-      } finally {
-        closeDescriptor(fd);
-      }
-      return;
-    } catch (error) {
-      if (!isErrno(error, 'EBUSY')) throw error;
-      if (performance.now() - startedAtMs > busyBoundMs) {
-        throw new StaghornError('network-unfit', `tap ${tap} is held by another process`, {
-          context: { port: tap },
-        });
-      }
-      await delay(busyPollMs, undefined, { signal });
+  while (!plugIfFree(nic)) {
+    if (performance.now() - startedAtMs > busyBoundMs) {
+      throw new StaghornError('network-unfit', `tap ${tap} is held by another process`, {
+        context: { port: tap },
+      });
     }
+    await delay(busyPollMs, undefined, { signal });
+  }
+}
+
+/** @returns false while another process has it open */
+function plugIfFree({ tap, vnetHdr, queues }: Nic): boolean {
+  // One of several queues opens as often as one likes; without any, the device has no carrier (tun_detach).
+  const multiQueue = queues > 1;
+  if (multiQueue && readLinks().some(({ name, carrier }) => name === tap && carrier)) return false;
+  try {
+    const fd = openTap({ name: tap, vnetHdr, multiQueue });
+    try {
+      plugTap(fd);
+    } finally {
+      closeDescriptor(fd);
+    }
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'EBUSY')) return false;
+    throw error;
   }
 }
 

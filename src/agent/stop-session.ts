@@ -5,7 +5,8 @@ import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
-import { armedPorts } from './armed-ports.ts';
+import { armedPorts, markerPorts } from './armed-ports.ts';
+import { MarkerExchange } from './marker-exchange.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SnapshotWriter } from './snapshot-writer.ts';
 import type { VmGroup } from './vm-group.ts';
@@ -43,6 +44,7 @@ export class StopSession {
   readonly #lease: Lease;
   readonly #work = new AbortController();
   readonly #stops = new Map<string, bigint>();
+  readonly #markers: MarkerExchange;
   #state: SessionState = 'armed';
   #cutting: Promise<CutReport> | undefined;
   #noting: Promise<void> = Promise.resolve();
@@ -52,6 +54,7 @@ export class StopSession {
   constructor(parts: StopSessionParts) {
     this.barrier = parts.params.barrier;
     this.#parts = parts;
+    this.#markers = new MarkerExchange(this.barrier, parts.group.ports, markerPorts(parts.group.vms));
     this.#lease = new Lease(parts.params.leaseMs, () =>
       this.#giveUp('its lease ran out: the controller went silent'),
     );
@@ -79,14 +82,14 @@ export class StopSession {
     this.#lease.renew();
   }
 
-  async probe(_params: Omit<AgentParams<'probe'>, 'barrier'>): Promise<AgentResult<'probe'>> {
+  async probe(params: Omit<AgentParams<'probe'>, 'barrier'>): Promise<AgentResult<'probe'>> {
     requireState('probe', this.#state);
-    return { sent: [] };
+    return { sent: await this.#markers.probe(params, this.#work.signal) };
   }
 
-  async listen(_params: Omit<AgentParams<'listen'>, 'barrier'>): Promise<AgentResult<'listen'>> {
+  async listen(params: Omit<AgentParams<'listen'>, 'barrier'>): Promise<AgentResult<'listen'>> {
     requireState('listen', this.#state);
-    return { missing: [] };
+    return { missing: await this.#markers.listen(params, this.#work.signal) };
   }
 
   async cut(atNs: bigint): Promise<CutReport> {
@@ -98,6 +101,7 @@ export class StopSession {
     );
     const report = await this.#cutting;
     this.#requireOpen();
+    this.#markers.sendLast();
     // Not before all stand still: saving one would take the CPU from the stop of the next.
     for (const vm of group.vms) writer?.keep(vm, this.#work.signal);
     // Beside the critical path: it is awaited before time goes on.
@@ -110,15 +114,15 @@ export class StopSession {
   async drain(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'drain'>> {
     requireState('drain', this.#state);
     const { ports, vms } = this.#parts.group;
-    const { waitedMs, backlog } = await ports.drain({
-      ...options,
-      watched: this.#parts.switchedDevices,
-      signal: this.#work.signal,
-    });
+    const { waitedMs, markersMs, backlog } = await ports.drain(
+      { ...options, watched: this.#parts.switchedDevices, signal: this.#work.signal },
+      () => this.#markers.awaited(),
+    );
     const held = ports.held();
     this.#parts.writer?.keepFrames(held, this.#stops);
     const frames = vms.map(({ name }) => ({ vm: name, count: held.filter(({ vm }) => vm === name).length }));
-    return { waitedMs, markers: { expected: 0, waitedMs: 0 }, frames, backlog: [...backlog] };
+    const markers = { expected: this.#markers.expected, waitedMs: markersMs };
+    return { waitedMs, markers, frames, backlog: [...backlog] };
   }
 
   async save(): Promise<AgentResult<'save'>> {
@@ -129,6 +133,8 @@ export class StopSession {
   async resume(vms: AgentParams<'resume'>['vms']): Promise<AgentResult<'resume'>> {
     requireState('resume', this.#state);
     this.#state = 'resuming';
+    // Every host is drained.
+    this.#markers.stop();
     const instants = new Map(vms.map(({ name, atNs }) => [name, atNs]));
     const resumed = await this.#parts.group.resumeAt(instants, this.#stops);
     await this.#noting;
@@ -147,7 +153,7 @@ export class StopSession {
       framesReplayed: report?.delivered ?? 0,
       replayLatenessNs: report?.latenessNs ?? null,
       external: [],
-      warnings: [],
+      warnings: [...this.#parts.group.warnings],
     };
   }
 
@@ -194,6 +200,7 @@ export class StopSession {
     const state = this.#state;
     this.#state = 'ending';
     this.#lease.end();
+    this.#markers.stop();
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
     await this.#cutting?.catch(() => undefined);
     await this.#noting.catch(() => undefined);
@@ -206,6 +213,7 @@ export class StopSession {
     // Only now: what saves a VM that hangs must not keep the others from going on.
     await writer?.settled();
     if (abortReason !== null) await writer?.discard();
+    await this.#markers.ebb();
     await group.close();
     await journal.remove(this.barrier);
     this.#state = 'ended';

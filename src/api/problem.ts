@@ -1,7 +1,7 @@
 import type { FastifyError, FastifyReply } from 'fastify';
 
-import { asStaghornError, isErrorCode, StaghornError, type ErrorCode } from '../errors/index.ts';
-import { problemType, toProblem } from '../protocol/problem.ts';
+import { asStaghornError, StaghornError, type ErrorCode } from '../errors/index.ts';
+import { toProblem } from '../protocol/problem.ts';
 
 export const problemMediaType = 'application/problem+json';
 
@@ -26,11 +26,6 @@ export function errorOfRequest(error: unknown): StaghornError {
 export function sendProblem(reply: FastifyReply, error: StaghornError): FastifyReply {
   const problem = toProblem(error);
   return reply.code(problem.status).type(problemMediaType).send(JSON.stringify(problem));
-}
-
-export function codeFromType(type: string): ErrorCode | undefined {
-  const code = type.slice(problemType('internal').length - 'internal'.length);
-  return isErrorCode(code) ? code : undefined;
 }
 
 function codeOf(error: unknown): ErrorCode {

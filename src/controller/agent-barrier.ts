@@ -153,6 +153,8 @@ export abstract class AgentBarrier implements BarrierPort {
 
 const phaseMessages: Readonly<Record<string, string>> = {
   arm: 'making every host ready',
+  probe: 'sending markers',
+  listen: 'listening for markers',
   cut: 'stopping time',
   freeze: 'waiting for frames in flight and keeping the state of every VM',
   drain: 'waiting for frames in flight',

@@ -1,5 +1,6 @@
 import type { Snapshot, SnapshotVm } from '../protocol/resources.ts';
 import type { BarrierHost } from './agent-barrier.ts';
+import { unprovenWarnings } from './barrier/marker-plan.ts';
 import { spreadNs } from './barrier/planning.ts';
 import type { StopBarrierResults } from './stop-barrier.ts';
 
@@ -32,6 +33,7 @@ export function describeSnapshot(
     clockErrorNs: Math.max(...hosts.map(({ clock }) => clock.errorNs)),
     pauseNs: { min: Math.min(...pauses), max: Math.max(...pauses) },
     drainMs: Math.max(...[...results.drain.values()].map(({ waitedMs }) => waitedMs)),
+    provenPaths: [...results.drain.values()].reduce((sum, { markers }) => sum + markers.expected, 0),
     framesInFlight: vms.reduce((sum, { framesInFlight }) => sum + framesInFlight, 0),
     bytes: [...results.commit.values()].reduce((sum, { bytes }) => sum + bytes, 0),
     external: [...results.settle].flatMap(([host, { external }]) =>
@@ -42,8 +44,11 @@ export function describeSnapshot(
   };
 }
 
-function warningsOf({ arm, settle }: StopBarrierResults): string[] {
-  return [...arm, ...settle].flatMap(([host, { warnings }]) =>
+function warningsOf({ arm, listen, settle }: StopBarrierResults): string[] {
+  const unproven = [...listen].map(
+    ([host, { missing }]) => [host, { warnings: unprovenWarnings(missing) }] as const,
+  );
+  return [...arm, ...unproven, ...settle].flatMap(([host, { warnings }]) =>
     warnings.map((text) => `host ${host}: ${text}`),
   );
 }

@@ -8,12 +8,15 @@ import {
   type BarrierHost,
   type VmInstants,
 } from './agent-barrier.ts';
+import { planTargets, sourcesOf } from './barrier/marker-plan.ts';
 import { planCut, toControllerClock, toHostClock } from './barrier/planning.ts';
 import type { Phase } from './barrier/procedures.ts';
 
 /** How long frames in flight are waited for, and how long it must have been quiet. */
 export const drainBoundMs = 30_000;
 export const drainQuietMs = 2;
+/** How long a host listens for markers before the cut; a path that takes longer is unproven. */
+export const markerListenBoundMs = 1_000;
 
 export interface StopBarrierOptions {
   readonly experiment: string;
@@ -31,6 +34,8 @@ export interface StopBarrierOptions {
 /** What came back from the hosts, by host. */
 export interface StopBarrierResults {
   readonly arm: Map<string, AgentResult<'arm'>>;
+  readonly probe: Map<string, AgentResult<'probe'>['sent']>;
+  readonly listen: Map<string, AgentResult<'listen'>>;
   readonly cut: Map<string, AgentResult<'cut'>>;
   readonly drain: Map<string, AgentResult<'drain'>>;
   readonly save: Map<string, AgentResult<'save'>>;
@@ -46,6 +51,8 @@ export interface StopBarrierResults {
 export class StopBarrier extends AgentBarrier {
   readonly results: StopBarrierResults = {
     arm: new Map(),
+    probe: new Map(),
+    listen: new Map(),
     cut: new Map(),
     drain: new Map(),
     save: new Map(),
@@ -99,6 +106,16 @@ export class StopBarrier extends AgentBarrier {
         externalFrames,
       };
       this.results.arm.set(host.name, await this.ask(host, 'arm', params, signal));
+    },
+    probe: async (host: BarrierHost, signal: AbortSignal) => {
+      const ports = new Map([...this.results.arm].map(([name, armed]) => [name, armed.ports]));
+      const params = { barrier: this.id, host: host.name, targets: planTargets(ports) };
+      this.results.probe.set(host.name, (await this.ask(host, 'probe', params, signal)).sent);
+    },
+    listen: async (host: BarrierHost, signal: AbortSignal) => {
+      const sources = sourcesOf(host.name, this.results.probe);
+      const params = { barrier: this.id, sources, boundMs: markerListenBoundMs };
+      this.results.listen.set(host.name, await this.ask(host, 'listen', params, signal));
     },
     cut: async (host: BarrierHost, signal: AbortSignal) => {
       const params = { barrier: this.id, atNs: toHostClock(this.#cutAtNs, host.clock) };

@@ -72,6 +72,7 @@ function unfinished(head: SnapshotHead): Snapshot {
     clockErrorNs: 0,
     pauseNs: { min: 0, max: 0 },
     drainMs: 0,
+    provenPaths: 0,
     framesInFlight: 0,
     bytes: 0,
     external: [],

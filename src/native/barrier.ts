@@ -1,6 +1,8 @@
 import { loadAddon } from './addon.ts';
 import { runJob } from './job.ts';
 import type { NativeJob } from './job.ts';
+import { requireRingTaps } from './leftovers.ts';
+import type { LeftoverJournal, NativeJournal, RingTap } from './leftovers.ts';
 
 /** What is written to one descriptor in a barrier's pass. */
 export interface BarrierWrite {
@@ -9,27 +11,28 @@ export interface BarrierWrite {
   readonly bytes: Uint8Array;
 }
 
-export interface CutTap {
-  /** A duplicate of the tap descriptor that QEMU reads from. */
-  readonly fd: number;
-  /** Length of the virtio-net header before each frame: 0 without IFF_VNET_HDR, else as TUNGETVNETHDRSZ says. */
-  readonly headerBytes: number;
+/** One ring of a tap, which has as many as queues. */
+export interface CutTap extends RingTap {
+  /** QEMU's main thread, which reads the ring and stands still while it is read in its place; 0: nobody's. */
+  readonly readerThread: number;
+  /** Its reader gets the time to empty it. */
+  readonly awaited: boolean;
+  /** What its reader leaves is read into the journal. */
+  readonly replaced: boolean;
 }
 
 export interface CutOptions {
   /** The instant of the cut on CLOCK_MONOTONIC. */
   readonly atNs: bigint;
   readonly spinNs: number;
-  /** Memory whose first 32-bit word becomes 1 (hold) at T: the gate's mode. */
-  readonly modeWord?: ArrayBuffer | undefined;
+  /** Memories whose first 32-bit word becomes 1 (hold) at T: each a gate's mode. */
+  readonly modeWords: readonly ArrayBuffer[];
   readonly taps: readonly CutTap[];
-  /** For how long after T running VMs may empty their rings themselves. */
+  /** For how long after T the readers of awaited taps may empty their rings. */
   readonly ringBoundNs: number;
+  /** Where frames go that stay in rings; null: they stay there. */
+  readonly journal: LeftoverJournal | null;
   readonly writes: readonly BarrierWrite[];
-  /** Room for frames that stay in rings. A frame is read only while there is room for the largest one. */
-  readonly leftoverBytesMax: number;
-  /** Memory for them, if it was made ahead. */
-  readonly leftovers?: ArrayBuffer | undefined;
   /** SCHED_FIFO priority, 1 to 99. */
   readonly realtimePriority?: number;
   /** Cancels until T; afterwards the cut is made to its end. */
@@ -42,27 +45,19 @@ export interface WriteOutcome {
   readonly error: (Error & { readonly code: string }) | null;
 }
 
-export interface LeftoverFrame {
-  /** Index into `taps`. */
-  readonly tapIndex: number;
-  /** When it was read, on CLOCK_MONOTONIC. */
-  readonly atNs: bigint;
-  /** The Ethernet frame without its virtio-net header. */
-  readonly frame: Buffer;
-}
-
 export interface CutTimes {
   /** Whether the thread had real-time priority. */
   readonly realtime: boolean;
   readonly wokeNs: bigint;
   readonly flippedNs: bigint;
-  /** When all rings were seen empty (after reading leftovers, if there were any); null if they never were. */
+  /** When all rings were seen empty, after leftovers were read; null if one was not. */
   readonly ringsEmptyNs: bigint | null;
   /** In the order of `writes`. */
   readonly writes: readonly WriteOutcome[];
-  readonly leftovers: readonly LeftoverFrame[];
-  /** There was no more room: frames are still in the rings. */
+  /** The journal had no more room: frames are still in the rings. */
   readonly leftoversFull: boolean;
+  /** Threads that stood still while their rings were read. */
+  readonly readersPaused: number;
 }
 
 export interface ResumeOptions {
@@ -78,39 +73,32 @@ export interface ResumeTimes {
   readonly writes: readonly WriteOutcome[];
 }
 
-type Started<Options> = Omit<Options, 'signal'> & { readonly realtimePriority: number };
+type Started<Options> = Omit<Options, 'signal' | 'journal'> & { readonly realtimePriority: number };
 
 interface BarrierAddon {
-  startCut(options: Started<CutOptions> & { readonly leftovers: ArrayBuffer }): NativeJob<CutTimes>;
+  startCut(options: Started<CutOptions> & { readonly journal: NativeJournal | null }): NativeJob<CutTimes>;
   startResume(options: Started<ResumeOptions>): NativeJob<ResumeTimes>;
 }
 
 const addon = loadAddon() as BarrierAddon;
 
 const realtimePriorityDefault = 40;
-const headerBytesMax = 64;
-/** A frame is read only into at least this much room. */
-export const leftoverFrameBytesMax = 65536 + 64;
 
 /**
- * Makes the cut in a native real-time thread: sleeps until T, stores "hold", waits for the rings, reads what is left
- * in them, and writes all `writes` in one pass. A failing write never keeps the others from being made.
+ * Makes the cut in a native real-time thread: sleeps until T, stores "hold", waits for the rings, moves what is
+ * left in them into the journal, and writes all `writes` in one pass. A failing write never keeps the others from being made.
  */
 export async function runCut(options: CutOptions): Promise<CutTimes> {
   const { signal, ...cut } = options;
   requireDuration('spinNs', cut.spinNs);
   requireDuration('ringBoundNs', cut.ringBoundNs);
-  if (cut.modeWord !== undefined && cut.modeWord.byteLength < 4) {
-    throw new RangeError('modeWord must have 4 bytes');
+  if (cut.modeWords.some(({ byteLength }) => byteLength < 4)) {
+    throw new RangeError('a mode word has 4 bytes');
   }
-  for (const tap of cut.taps) {
-    if (!(tap.headerBytes >= 0 && tap.headerBytes <= headerBytesMax)) {
-      throw new RangeError(`headerBytes must be 0 to ${headerBytesMax}: ${tap.headerBytes}`);
-    }
-  }
-  const leftovers = cut.leftovers ?? new ArrayBuffer(cut.leftoverBytesMax);
+  requireRingTaps(cut.taps);
+  const journal = cut.journal?.native ?? null;
   const realtimePriority = cut.realtimePriority ?? realtimePriorityDefault;
-  return runJob(() => addon.startCut({ ...cut, leftovers, realtimePriority }), signal);
+  return runJob(() => addon.startCut({ ...cut, journal, realtimePriority }), signal);
 }
 
 /** Makes each write at its own instant, in order of time, from a native real-time thread. */

@@ -1,6 +1,7 @@
 import { closeSync } from 'node:fs';
 import { randomBytes } from 'node:crypto';
 import { loadAddon } from './addon.ts';
+import { requireGateSizes } from './gate-sizes.ts';
 import { ErrnoError } from './rtnetlink.ts';
 import { setTapProgram } from './tap.ts';
 import { addClsact, addEgressProgram, removeClsact, removeEgressProgram } from './traffic-control.ts';
@@ -45,8 +46,9 @@ export interface HeldFrame {
   readonly frame: Buffer;
   /** Bytes a segment if the frame is still to be segmented; 0 otherwise. */
   readonly gsoSize: number;
-  readonly marker: boolean;
 }
+
+export type CaughtMarker = Pick<HeldFrame, 'slot' | 'atNs' | 'frame'>;
 
 export interface FrameToReturn {
   readonly frame: Buffer;
@@ -124,6 +126,7 @@ interface NativeGate {
   loadProgram(slot: number, egress: boolean): number;
   peek(position: bigint | null, maxBytes: number): { records: HeldFrame[]; position: bigint; more: boolean };
   countHeld(): Uint32Array;
+  takeMarkers(): CaughtMarker[];
   discard(): void;
   reinject(ifindex: number, frames: readonly Required<FrameToReturn>[]): number;
   preload(slot: number, frames: readonly Required<FrameToPreload>[]): void;
@@ -143,30 +146,16 @@ interface GateAddon {
 
 const addon = loadAddon() as GateAddon;
 
-const MAX_SLOTS = 4096;
 const DEFAULT_RING_BYTES = 64 * 1024 * 1024;
-const MIN_RING_BYTES = 256 * 1024;
-const MAX_RING_BYTES = 1024 * 1024 * 1024;
 const PEEK_BYTES = 4 * 1024 * 1024;
 const DEFAULT_GIVE_UP_MS = 10_000;
 const NS_PER_MS = 1_000_000;
 
 /** The layout of the state (native/gate.h): 64 bytes for the host, then 64 a port. */
 const MODE_PLACE = 0;
+const LISTENING_PLACE = 5;
 const WORDS_A_PORT = 8;
 const counterPlaces = { diverted: 0, returned: 1, seen: 2, passed: 3, failed: 4, markers: 5 } as const;
-
-function checkOptions(slots: number, ringBytes: number): void {
-  if (!Number.isInteger(slots) || slots < 1 || slots > MAX_SLOTS) {
-    throw new RangeError(`a gate has 1 to ${MAX_SLOTS} slots, not ${slots}`);
-  }
-  const fits = Number.isInteger(ringBytes) && ringBytes >= MIN_RING_BYTES && ringBytes <= MAX_RING_BYTES;
-  if (!fits || (ringBytes & (ringBytes - 1)) !== 0) {
-    throw new RangeError(
-      `a ring has ${MIN_RING_BYTES} to ${MAX_RING_BYTES} bytes, a power of two, not ${ringBytes}`,
-    );
-  }
-}
 
 const withSize = <Frame extends FrameToReturn>(frame: Frame) => ({ ...frame, gsoSize: frame.gsoSize ?? 0 });
 
@@ -183,7 +172,7 @@ export class Gate {
   readonly identity: GateIdentity;
   readonly slots: number;
   readonly #native: NativeGate;
-  readonly #mode: Int32Array;
+  readonly #host: Int32Array;
   readonly #words: BigUint64Array;
   readonly #egress = new Map<number, { slot: number; madeClsact: boolean }>();
 
@@ -191,14 +180,14 @@ export class Gate {
     this.#native = native;
     this.identity = native.identity();
     this.stateMemory = native.memory();
-    this.#mode = new Int32Array(this.stateMemory, 0, 1);
+    this.#host = new Int32Array(this.stateMemory, 0, 16);
     this.#words = new BigUint64Array(this.stateMemory);
     this.slots = this.#words.length / WORDS_A_PORT - 1;
   }
 
   /** Needs CAP_BPF and CAP_NET_ADMIN. Throws an error with an errno's `code`. */
   static create({ slots, ringBytes = DEFAULT_RING_BYTES, hold = false }: GateOptions): Gate {
-    checkOptions(slots, ringBytes);
+    requireGateSizes(slots, ringBytes);
     const random = randomBytes(12);
     // Not 0, which is the mark of every frame that nobody marked.
     const gate = new Gate(
@@ -217,11 +206,11 @@ export class Gate {
   }
 
   get mode(): GateMode {
-    return Atomics.load(this.#mode, MODE_PLACE) === 1 ? 'hold' : 'pass';
+    return Atomics.load(this.#host, MODE_PLACE) === 1 ? 'hold' : 'pass';
   }
 
   setMode(mode: GateMode): void {
-    Atomics.store(this.#mode, MODE_PLACE, mode === 'hold' ? 1 : 0);
+    Atomics.store(this.#host, MODE_PLACE, mode === 'hold' ? 1 : 0);
   }
 
   /** A descriptor of the program of a slot, for whoever attaches it; it is the caller's to close. */
@@ -303,6 +292,16 @@ export class Gate {
   /** How many frames are at hand for each slot: in the ring, or preloaded. */
   countHeld(): Uint32Array {
     return this.#native.countHeld();
+  }
+
+  /** Whether markers are kept for `takeMarkers`; they are dropped either way. */
+  set listening(on: boolean) {
+    Atomics.store(this.#host, LISTENING_PLACE, on ? 1 : 0);
+  }
+
+  /** The markers that came since the last look, whatever the mode; what is held stays as it is. */
+  takeMarkers(): CaughtMarker[] {
+    return this.#native.takeMarkers();
   }
 
   /** Frames from elsewhere line up behind what a slot holds. They live in this process only, until replayed. */

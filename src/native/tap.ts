@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readSync } from 'node:fs';
+import { closeSync, constants, openSync, readFileSync, readSync } from 'node:fs';
 import plainIoctl from 'ioctl-native';
 import { loadAddon } from './addon.ts';
 import { ErrnoError, isErrno } from './rtnetlink.ts';
@@ -13,7 +13,7 @@ const request = {
   getVnetHeaderSize: 0x800454d7,
   setFilterEbpf: 0x800454e1,
 } as const;
-const flags = { tap: 0x0002, noPacketInformation: 0x1000, vnetHeader: 0x4000 } as const;
+const flags = { tap: 0x0002, multiQueue: 0x0100, noPacketInformation: 0x1000, vnetHeader: 0x4000 } as const;
 
 const IFREQ_BYTES = 40;
 const IFREQ_FLAGS = 16;
@@ -21,6 +21,8 @@ const NAME_BYTES = 16;
 /** More than the kernel puts into one frame: 65,535 bytes of IP, Ethernet and virtio-net headers. */
 const LARGEST_READ_BYTES = 70_000;
 const VNET_GSO_SIZE = 4;
+/** Among the counters of /proc/net/dev. */
+const SENT_FRAMES = 9;
 
 function ioctl(fd: number, code: number, argument: Buffer, what: string): void {
   try {
@@ -35,10 +37,12 @@ export interface TapOptions {
   readonly name: string;
   /** Whether frames carry a virtio-net header on the descriptor, as QEMU asks for by default. */
   readonly vnetHdr?: boolean | undefined;
+  /** Whether it may be opened several times, each time with a ring of its own. A device is one or the other. */
+  readonly multiQueue?: boolean | undefined;
 }
 
 /** Opens a tap, making the device if there is none; returns a non-blocking descriptor. Throws an ErrnoError. */
-export function openTap({ name, vnetHdr = false }: TapOptions): number {
+export function openTap({ name, vnetHdr = false, multiQueue = false }: TapOptions): number {
   if (Buffer.byteLength(name) >= NAME_BYTES)
     throw new RangeError(`the name of a device has up to 15 bytes: ${name}`);
   const fd = openSync('/dev/net/tun', constants.O_RDWR | constants.O_NONBLOCK);
@@ -46,7 +50,10 @@ export function openTap({ name, vnetHdr = false }: TapOptions): number {
     const argument = Buffer.alloc(IFREQ_BYTES);
     argument.write(name, 0, 'latin1');
     argument.writeUInt16LE(
-      flags.tap | flags.noPacketInformation | (vnetHdr ? flags.vnetHeader : 0),
+      flags.tap |
+        flags.noPacketInformation |
+        (vnetHdr ? flags.vnetHeader : 0) |
+        (multiQueue ? flags.multiQueue : 0),
       IFREQ_FLAGS,
     );
     ioctl(fd, request.setInterface, argument, `TUNSETIFF ${name}`);
@@ -88,6 +95,20 @@ export function vnetHeaderBytes(fd: number): number {
   const size = Buffer.alloc(4);
   ioctl(fd, request.getVnetHeaderSize, size, 'TUNGETVNETHDRSZ');
   return size.readInt32LE(0);
+}
+
+/**
+ * How many frames each device of this network namespace has sent: of a tap, those that were read from its rings
+ * (tun_put_user in drivers/net/tun.c), by whom so ever.
+ */
+export function readSentFrames(): Map<string, bigint> {
+  const [, , ...lines] = readFileSync('/proc/thread-self/net/dev', 'utf8').trimEnd().split('\n');
+  return new Map(
+    lines.map((line) => {
+      const [name = '', counters = ''] = line.split(/:\s*/);
+      return [name.trim(), BigInt(counters.trim().split(/\s+/)[SENT_FRAMES] ?? 0)];
+    }),
+  );
 }
 
 export interface TapFrame {

@@ -4,6 +4,8 @@ export interface DrainSample {
   /** Frames that ever came into the gate. */
   readonly arrivals: number;
   readonly backlogs: readonly Backlog[];
+  /** Ports elsewhere whose markers have not come: frames of theirs may be in front of them. */
+  readonly awaited: number;
 }
 
 export interface Backlog {
@@ -29,18 +31,21 @@ export interface DrainReport {
   readonly waitedMs: number;
   /** How long nothing had moved at the end. */
   readonly quietMs: number;
+  /** Until the last marker had come; as long as was waited, if one did not come. */
+  readonly markersMs: number;
   /** Frames that came into the gate while it drained. */
   readonly heldFrames: number;
   /** Every queueing discipline in which frames waited, with the most that were seen. */
   readonly backlog: readonly PeakBacklog[];
-  /** False: the time ran out before it was quiet. */
+  /** False: the time ran out first. */
   readonly complete: boolean;
 }
 
 export type DrainState = 'draining' | 'drained' | 'overdue';
 
 /**
- * Decides when a host is drained: every watched queue is empty, and no frame came into the gate for a while.
+ * Decides when a host is drained: every awaited marker has come, every watched queue is empty, and no frame came
+ * into the gate for a while.
  * Knows no clock and no kernel: it is fed with samples.
  */
 export class DrainTracker {
@@ -49,6 +54,7 @@ export class DrainTracker {
   #first: DrainSample | undefined;
   #last: DrainSample | undefined;
   #quietSinceMs = 0;
+  #markersAtMs: number | undefined;
   #waiting = false;
 
   constructor(limits: DrainLimits) {
@@ -62,6 +68,7 @@ export class DrainTracker {
     const moved = this.#last === undefined || sample.arrivals !== this.#last.arrivals;
     this.#waiting = waiting.length > 0;
     if (moved || this.#waiting) this.#quietSinceMs = sample.atMs;
+    if (sample.awaited === 0) this.#markersAtMs ??= sample.atMs;
     this.#last = sample;
     return this.#state();
   }
@@ -71,6 +78,7 @@ export class DrainTracker {
     return {
       waitedMs: atMs - (this.#first?.atMs ?? 0),
       quietMs: atMs - this.#quietSinceMs,
+      markersMs: (this.#markersAtMs ?? atMs) - (this.#first?.atMs ?? 0),
       heldFrames: (this.#last?.arrivals ?? 0) - (this.#first?.arrivals ?? 0),
       backlog: [...this.#peaks.values()],
       complete: this.#state() === 'drained',
@@ -79,7 +87,8 @@ export class DrainTracker {
 
   #state(): DrainState {
     if (this.#first === undefined || this.#last === undefined) return 'draining';
-    if (!this.#waiting && this.#last.atMs - this.#quietSinceMs >= this.#limits.quietMs) return 'drained';
+    const still = !this.#waiting && this.#last.atMs - this.#quietSinceMs >= this.#limits.quietMs;
+    if (still && this.#markersAtMs !== undefined) return 'drained';
     return this.#last.atMs - this.#first.atMs >= this.#limits.boundMs ? 'overdue' : 'draining';
   }
 

@@ -11,6 +11,8 @@ export interface DrainOptions extends DrainLimits {
   readonly watched: readonly number[];
   /** Frames that ever came into the gate. */
   readonly arrivals: () => number;
+  /** How many markers have not come yet; none are waited for if left out. */
+  readonly awaited?: () => number;
   readonly signal: AbortSignal;
 }
 
@@ -34,6 +36,7 @@ function backlogs(names: ReadonlyMap<number, string>): Backlog[] {
 export async function drain({
   watched,
   arrivals,
+  awaited = () => 0,
   quietMs,
   boundMs,
   signal,
@@ -46,7 +49,13 @@ export async function drain({
   );
   const tracker = new DrainTracker({ quietMs, boundMs });
   const look = () =>
-    tracker.push({ atMs: performance.now(), arrivals: arrivals(), backlogs: backlogs(names) });
+    tracker.push({
+      atMs: performance.now(),
+      // In this order: the frames in front of a marker have arrived by the time that it is seen.
+      awaited: awaited(),
+      arrivals: arrivals(),
+      backlogs: backlogs(names),
+    });
   try {
     signal.throwIfAborted();
     while (look() === 'draining') await sleep(POLL_MS, undefined, { signal });

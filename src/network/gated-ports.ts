@@ -25,12 +25,6 @@ export interface HeldOnPort {
   readonly frame: Buffer;
 }
 
-export interface MarkerOnPort {
-  readonly port: string;
-  readonly atNs: bigint;
-  readonly frame: Buffer;
-}
-
 export interface Resumption {
   /** How long the port's VM was stopped: a held frame is due that long after it came. */
   readonly shiftNs: bigint;
@@ -132,15 +126,8 @@ export class GatedPorts {
 
   /** The frames that are held, in the order in which they came. */
   *held(): Generator<HeldOnPort, void, void> {
-    for (const { slot, marker, atNs, gsoSize, frame } of this.gate.held()) {
-      if (!marker) yield { port: this.#nameOf(slot), atNs, gsoSize, frame };
-    }
-  }
-
-  /** The markers that came while the gate held. */
-  *markers(): Generator<MarkerOnPort, void, void> {
-    for (const { slot, marker, atNs, frame } of this.gate.held()) {
-      if (marker) yield { port: this.#nameOf(slot), atNs, frame };
+    for (const { slot, atNs, gsoSize, frame } of this.gate.held()) {
+      yield { port: this.#nameOf(slot), atNs, gsoSize, frame };
     }
   }
 

@@ -1,18 +1,25 @@
-import type { LeftoverFrame } from '../native/barrier.ts';
-import type { GateIdentity, ReplayReport } from '../native/gate.ts';
-import { vnetHeaderBytes } from '../native/tap.ts';
+import type { CutTap } from '../native/barrier.ts';
+import type { CaughtMarker, GateIdentity, ReplayReport } from '../native/gate.ts';
+import type { LeftoverJournal } from '../native/leftovers.ts';
 import { StaghornError } from '../errors/index.ts';
 import { drain, type DrainReport } from './drain.ts';
 import type { FrameInFlight } from './frame-file.ts';
 import { GatedPorts } from './gated-ports.ts';
+import { Leftovers } from './leftovers.ts';
+import type { MarkerOrigin } from './marker-log.ts';
 
-/** A VM's port: its tap, with a descriptor that is a twin of QEMU's. */
+/** A VM's port: its tap, with descriptors that are twins of QEMU's. */
 export interface VmPort {
   readonly vm: string;
   /** Of the tap. */
   readonly name: string;
   readonly ifindex: number;
-  readonly tapFd: number;
+  /** One for each queue; the first is of a queue that is in use. */
+  readonly tapFds: readonly number[];
+  /** The VM's QEMU, whose main thread reads the tap; none: nobody does. */
+  readonly pid?: number | undefined;
+  /** A thread of the kernel reads the tap instead. */
+  readonly vhost?: boolean | undefined;
 }
 
 /** A frame that a port has not been given yet. */
@@ -55,10 +62,11 @@ export class VmPorts {
   readonly #gated: GatedPorts;
   readonly #replaying = new AbortController();
   readonly #preloadedFrom = new Map<string, number>();
-  #leftovers: readonly LeftoverFrame[] = [];
+  readonly #leftovers: Leftovers;
 
   private constructor(gated: GatedPorts, ports: readonly VmPort[]) {
     this.#gated = gated;
+    this.#leftovers = new Leftovers(ports.map((port, slot) => ({ slot, ...port })));
     this.ports = ports;
   }
 
@@ -70,12 +78,16 @@ export class VmPorts {
     return new VmPorts(gated, ports);
   }
 
-  /** The gate that a dead process left on the ports, with what it holds. @throws StaghornError 'not-found' */
+  /**
+   * The gate that a dead process left on the ports, with what it holds and what that process had read from their
+   * rings. @throws StaghornError 'not-found'
+   */
   static adopt(options: {
     ports: readonly (VmPort & { readonly slot: number })[];
     identity: GateIdentity;
+    leftoverFile: string;
   }): VmPorts {
-    const { ports, identity } = options;
+    const { ports, identity, leftoverFile } = options;
     const gatedPorts = ports.map(({ name, slot, ifindex }) => ({
       name,
       slot,
@@ -83,11 +95,11 @@ export class VmPorts {
       place: 'tap' as const,
       madeClsact: false,
     }));
-    const fdOf = new Map(ports.map(({ name, tapFd }) => [name, tapFd]));
-    return new VmPorts(
-      GatedPorts.adopt(identity, gatedPorts, ({ name }) => fdOf.get(name)!),
-      ports,
-    );
+    const fdOf = new Map(ports.map(({ name, tapFds }) => [name, tapFds[0] ?? noDescriptor]));
+    const gated = GatedPorts.adopt(identity, gatedPorts, ({ name }) => fdOf.get(name)!);
+    const adopted = new VmPorts(gated, ports);
+    adopted.#leftovers.adopt(leftoverFile, gated.gate);
+    return adopted;
   }
 
   get identity(): GateIdentity {
@@ -107,32 +119,59 @@ export class VmPorts {
   /** Puts the gate on every port, or on none. @throws StaghornError 'network-unfit' naming the port */
   attach(): void {
     this.#gated.attach(
-      this.ports.map(({ name, ifindex, tapFd }) => ({ name, ifindex, place: 'tap', fd: tapFd })),
+      this.ports.map(({ name, ifindex, tapFds }) => ({ name, ifindex, place: 'tap', fd: tapFds[0]! })),
     );
   }
 
-  /** The taps as the barrier thread wants them; `takeLeftovers` names them by their place here. */
-  cutTaps(): { fd: number; headerBytes: number }[] {
-    return this.ports.map(({ tapFd }) => ({ fd: tapFd, headerBytes: vnetHeaderBytes(tapFd) }));
+  /** Makes a file for the frames that VMs will not have read from their rings. @throws StaghornError 'host-unfit' */
+  prepareLeftovers(path: string): void {
+    this.#leftovers.prepare(path, this.#gated.gate);
   }
 
-  /** Takes over frames that a VM had not read from its ring: they come before everything that the gate holds. */
-  takeLeftovers(leftovers: readonly LeftoverFrame[]): void {
-    this.#leftovers = leftovers;
+  /** Whether markers that come are kept for `takeMarkers`. */
+  set listening(on: boolean) {
+    this.#gated.gate.listening = on;
+  }
+
+  /** The markers that came since the last look. */
+  takeMarkers(): CaughtMarker[] {
+    return this.#gated.gate.takeMarkers();
+  }
+
+  /** The rings as the barrier thread wants them, and where it puts what is left in them. */
+  cutRings(): { taps: CutTap[]; journal: LeftoverJournal | null } {
+    return { taps: this.#leftovers.cutTaps(), journal: this.#leftovers.journal };
+  }
+
+  /**
+   * Once the VMs stand still: takes over what they had not read. It comes before everything that the gate holds.
+   * @returns how many frames of which ports. @throws StaghornError 'frames-lost' if there was no room for all
+   */
+  takeLeftovers(cut: { leftoversFull: boolean; flippedNs: bigint }): Map<VmPort, number> {
+    this.#leftovers.takeOver(cut.leftoversFull, cut.flippedNs);
+    const counts = new Map<VmPort, number>();
+    for (const { port: slot } of this.#leftovers.frames()) {
+      const port = this.#portIn(slot);
+      if (port !== undefined) counts.set(port, (counts.get(port) ?? 0) + 1);
+    }
+    this.#leftovers.assertRoom();
+    return counts;
   }
 
   /**
    * Waits until nothing is in flight towards the ports any more, and checks that every frame was kept.
+   * @param awaited ports from which frames may still be on their way: their markers have not come
    * @throws StaghornError 'frames-lost', 'deadline-exceeded', 'cancelled'
    */
-  async drain(wish: DrainWish): Promise<DrainReport> {
+  async drain(wish: DrainWish, awaited: () => readonly MarkerOrigin[] = () => []): Promise<DrainReport> {
     const watched = [...new Set([...this.ports.map(({ ifindex }) => ifindex), ...wish.watched])];
-    const report = await drain({ ...wish, watched, arrivals: () => this.#gated.arrivals() });
-    if (!report.complete) {
-      const queues = report.backlog.map(({ link, qdisc }) => `${link} (${qdisc})`).join(', ');
-      const text = `frames were still in flight after ${wish.boundMs} ms; they waited in ${queues || 'no queue that is watched'}`;
-      throw new StaghornError('deadline-exceeded', text);
-    }
+    const report = await drain({
+      ...wish,
+      watched,
+      arrivals: () => this.#gated.arrivals(),
+      awaited: () => awaited().length,
+    });
+    if (!report.complete) throw overdue(report, wish.boundMs, awaited());
     this.#gated.assertConserved();
     return report;
   }
@@ -149,9 +188,9 @@ export class VmPorts {
   /** Everything that is held, of each port in order. */
   held(): HeldFrame[] {
     const vmOf = new Map(this.ports.map(({ name, vm }) => [name, vm]));
-    const left = this.#leftovers.map(({ tapIndex, atNs, frame }) => {
-      const { vm, name } = this.ports[tapIndex]!;
-      return { vm, port: name, atNs, gsoSize: 0, frame };
+    const left = this.#leftovers.frames().flatMap(({ port: slot, atNs, gsoSize, frame }) => {
+      const port = this.#portIn(slot);
+      return port === undefined ? [] : [{ vm: port.vm, port: port.name, atNs, gsoSize, frame }];
     });
     return [...left, ...[...this.#gated.held()].map((frame) => ({ ...frame, vm: vmOf.get(frame.port)! }))];
   }
@@ -183,7 +222,8 @@ export class VmPorts {
    */
   async replay(liveFromNs: bigint, resumptions: ReadonlyMap<string, VmResumption>): Promise<ReplaySummary> {
     const vmOf = new Map(this.ports.map(({ name, vm }) => [name, vm]));
-    const leftovers = this.#returnLeftovers();
+    // A VM reads its ring first: what it had left there goes back in front of all others.
+    const leftovers = await this.#leftovers.giveBack(this.#gated.gate.stateMemory);
     const report = await this.#gated.replay({
       liveFromNs,
       signal: this.#replaying.signal,
@@ -200,19 +240,26 @@ export class VmPorts {
   close(): void {
     this.#gated.detach();
     this.#gated.close();
+    this.#leftovers.close();
   }
 
-  /** A VM reads its ring first: what it had left there goes back in front of all others. */
-  #returnLeftovers(): number {
-    let count = 0;
-    for (const [place, { ifindex }] of this.ports.entries()) {
-      const frames = this.#leftovers.filter(({ tapIndex }) => tapIndex === place);
-      if (frames.length > 0) count += this.#gated.gate.reinject(ifindex, frames);
-    }
-    this.#leftovers = [];
-    return count;
+  #portIn(slot: number): VmPort | undefined {
+    return this.ports.find((port) => this.slotOf(port) === slot);
   }
 }
+
+function overdue({ backlog }: DrainReport, boundMs: number, awaited: readonly MarkerOrigin[]): StaghornError {
+  const queues = backlog.map(({ link, qdisc }) => `${link} (${qdisc})`).join(', ');
+  const silent = awaited.map(({ host, tap }) => `port ${tap} of host ${host}`);
+  const paths = silent.length === 0 ? '' : `; no marker came any more from ${silent.join(', ')}`;
+  return new StaghornError(
+    'deadline-exceeded',
+    `frames were still in flight after ${boundMs} ms; they waited in ${queues || 'no queue that is watched'}${paths}`,
+  );
+}
+
+/** The VM is gone and its tap with it. */
+const noDescriptor = -1;
 
 function summarize(
   { ports, latenessNs: { count, ...latenessNs } }: ReplayReport,

@@ -38,3 +38,4 @@ export {
 } from './values.ts';
 export type { OvsdbAtom, OvsdbMap, OvsdbRow, OvsdbSet, OvsdbValue } from './values.ts';
 export type { WaitOptions } from './waiter.ts';
+export { Waiter } from './waiter.ts';

@@ -26,6 +26,6 @@ export function fromProblem(problem: Problem): StaghornError {
 }
 
 /** A URI reference, relative to the server: `GET` of it answers with an explanation. */
-export function problemType(code: Problem['code']): string {
+function problemType(code: Problem['code']): string {
   return `/problems/${code}`;
 }

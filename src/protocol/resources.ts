@@ -112,6 +112,10 @@ export const snapshot = z.strictObject({
     .describe('Bound on the error of skewNs: how well the hosts’ clocks are known against each other'),
   pauseNs: z.strictObject({ min: z.int(), max: z.int() }),
   drainMs: z.number().describe('How long the slowest host waited for frames in flight to arrive at the gate'),
+  provenPaths: z
+    .int()
+    .default(0)
+    .describe('Ways from a port to a host on which a marker proved that no frame was left'),
   framesInFlight: z.int(),
   bytes: z.int().describe('Bytes stored on all hosts'),
   external: z

@@ -23,6 +23,7 @@ export const nic = z.strictObject({
   tap: z.string(),
   ifindex: z.int(),
   vnetHdr: z.boolean(),
+  queues: z.int().min(1).default(1).describe('Rings of the tap, each with a descriptor of its own in QEMU'),
   vhost: z.boolean(),
   mtu: z.int(),
   switchPort: switchPort.nullable(),

@@ -130,11 +130,6 @@ function ramBackends(options: readonly CommandOption[]): Map<string, string>[] {
     .filter((parameters) => parameters.get('qom-type')?.startsWith('memory-backend-'));
 }
 
-/** The id of the RAM's memory backend: the one named on the command line, or the one that a restore would add. */
-export function ramBackendId(options: readonly CommandOption[]): string {
-  return ramBackends(options)[0]?.get('id') ?? restoredRamId;
-}
-
 /** Whether this is the command line of a restore whose RAM comes from a file in this directory. */
 export function isRestoreFrom(options: readonly CommandOption[], directory: string): boolean {
   const loads = options.some(({ name, value }) => name === 'incoming' && value === 'defer');

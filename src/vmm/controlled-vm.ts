@@ -14,10 +14,10 @@ import { readTapDescriptors } from './tap-descriptors.ts';
 /** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
 const runStateTimeoutMs = 4_000;
 
-/** A NIC with our own descriptor of its tap. */
+/** A NIC with our own descriptors of its tap, one for each queue. */
 export interface ControlledTap {
   readonly nic: Nic;
-  readonly fd: number;
+  readonly fds: readonly number[];
 }
 
 /** A command whose bytes another thread writes, and the instant at which QEMU said it was done. */
@@ -101,7 +101,7 @@ export class ControlledVm {
         resumes: resumes || vm.status === 'running',
       });
     } catch (error) {
-      for (const { fd } of taps) closeDescriptor(fd);
+      closeTaps(taps);
       await qmp.close();
       throw vmError(process.name, 'taking control', error);
     }
@@ -157,7 +157,7 @@ export class ControlledVm {
   }
 
   async close(): Promise<void> {
-    for (const { fd } of this.taps) closeDescriptor(fd);
+    closeTaps(this.taps);
     await this.releaseRam().catch(() => undefined);
     await this.#state?.close();
     await this.qmp.close();
@@ -190,12 +190,23 @@ export class ControlledVm {
 
 async function openTaps(pid: number, vm: Vm): Promise<ControlledTap[]> {
   const descriptors = await readTapDescriptors(pid);
-  const taps: ControlledTap[] = [];
-  for (const nic of vm.nics) {
-    const descriptor = descriptors.find(({ tap }) => tap === nic.tap);
-    if (descriptor === undefined)
-      throw new StaghornError('network-unfit', `tap ${nic.tap} is not open in QEMU any more`);
-    taps.push({ nic, fd: duplicateDescriptor({ pid, fd: descriptor.fd }) });
+  const taps: { nic: Nic; fds: number[] }[] = [];
+  try {
+    for (const nic of vm.nics) {
+      const own = descriptors.filter(({ tap }) => tap === nic.tap);
+      if (own.length === 0)
+        throw new StaghornError('network-unfit', `tap ${nic.tap} is not open in QEMU any more`);
+      const fds: number[] = [];
+      taps.push({ nic, fds });
+      for (const { fd } of own) fds.push(duplicateDescriptor({ pid, fd }));
+    }
+    return taps;
+  } catch (error) {
+    closeTaps(taps);
+    throw error;
   }
-  return taps;
+}
+
+function closeTaps(taps: readonly ControlledTap[]): void {
+  for (const fd of taps.flatMap(({ fds }) => fds)) closeDescriptor(fd);
 }

@@ -4,7 +4,13 @@ import { vnetHeaderBytes } from '../native/tap.ts';
 import { duplicateDescriptor, closeDescriptor } from '../native/descriptors.ts';
 import type { SwitchPort, Vm } from '../protocol/vm.ts';
 import type { QmpClient } from '../qmp/index.ts';
-import { formatCommandLine, unrestorableOptions, withoutRestoreOptions } from './command-line.ts';
+import {
+  all,
+  formatCommandLine,
+  parseParameters,
+  unrestorableOptions,
+  withoutRestoreOptions,
+} from './command-line.ts';
 import { connectQmp, hmp, qomGet } from './connect-qmp.ts';
 import { parseInfoNetwork, type NetworkPair } from './info-network.ts';
 import type { QemuProcess } from './qemu-process.ts';
@@ -101,7 +107,7 @@ const userObstacles = ({ uid }: QemuProcess) =>
 const layoutObstacles = (layout: RamLayout | string) => (typeof layout === 'string' ? [layout] : []);
 
 async function describeNics(process: QemuProcess, qmp: QmpClient, surroundings: HostSurroundings) {
-  const pairs = parseInfoNetwork(await hmp(qmp, 'info network'));
+  const pairs = distinct(parseInfoNetwork(await hmp(qmp, 'info network')));
   const descriptors = await readTapDescriptors(process.pid);
   const vhost = await usesVhost(process.pid);
   const nics: Vm['nics'] = [];
@@ -120,12 +126,26 @@ async function describeNics(process: QemuProcess, qmp: QmpClient, surroundings: 
       tap: tap.tap,
       ifindex: link.ifindex,
       vnetHdr: hasVnetHdr(process.pid, tap.fd),
-      vhost,
+      queues: descriptors.filter((descriptor) => descriptor.tap === tap.tap).length,
+      vhost: vhost && wantsVhost(process, pair.netdev),
       mtu: link.mtu,
       switchPort: surroundings.switchPorts.get(tap.tap) ?? null,
     });
   }
   return { nics, obstacles };
+}
+
+/** QEMU prints a NIC with several queues once for each (print_net_client in its net/net.c). */
+function distinct(pairs: readonly NetworkPair[]): NetworkPair[] {
+  return [...new Map(pairs.toReversed().map((pair) => [pair.netdev, pair])).values()].toReversed();
+}
+
+/** Whether this one of a VM's NICs may be the one with vhost; unknown of one that was plugged in later. */
+function wantsVhost({ options }: QemuProcess, netdev: string): boolean {
+  const own = all(options, 'netdev')
+    .map((value) => parseParameters(value, 'type'))
+    .find((parameters) => parameters.get('id') === netdev);
+  return own === undefined || own.get('vhost') === 'on' || own.get('vhostforce') === 'on';
 }
 
 function nicObstacle({ netdev, backend }: NetworkPair, tap: TapDescriptor | null): string {

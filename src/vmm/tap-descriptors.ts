@@ -5,13 +5,17 @@ export interface TapDescriptor {
   readonly tap: string;
 }
 
-/** The descriptors of a process that are tap devices: the kernel names the interface in fdinfo (drivers/net/tun.c). */
+/**
+ * The descriptors of a process that are tap devices: the kernel names the interface in fdinfo (drivers/net/tun.c), but
+ * for a queue that the guest has switched off. QEMU opens all queues of a tap in a row, and uses the first one always
+ * (net_init_tap in its net/tap.c).
+ */
 export async function readTapDescriptors(pid: number): Promise<TapDescriptor[]> {
   const found: TapDescriptor[] = [];
   for (const { fd, target } of await readDescriptors(pid)) {
     if (target !== '/dev/net/tun') continue;
     const info = await readFile(`/proc/${pid}/fdinfo/${fd}`, 'utf8').catch(() => '');
-    const tap = /^iff:\s*(\S+)/m.exec(info)?.[1];
+    const tap = /^iff:[^\S\n]*(\S+)/m.exec(info)?.[1] ?? found.at(-1)?.tap;
     if (tap !== undefined) found.push({ fd, tap });
   }
   return found;

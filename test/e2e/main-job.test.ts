@@ -39,6 +39,8 @@ describe('an experiment of real VMs on two hosts', { timeout: 120_000 }, () => {
       const taken = await get(id);
       expect(taken).toMatchObject({ state: 'sealed', methods: [method], name: `by-${method}` });
       expect(taken.vms.map(({ name }) => name)).toEqual(['a', 'b']);
+      // From either VM's port to the other's host: the drain waited for a marker on both.
+      expect(taken).toMatchObject({ provenPaths: 2, warnings: [] });
       const judgement = await bench.guests.judge([{ from: since }], before);
       expect(judgement).toMatchObject({
         lost: 0,

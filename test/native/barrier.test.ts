@@ -1,9 +1,13 @@
 import { once } from 'node:events';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
-import { runCut, runResume, leftoverFrameBytesMax } from '../../src/native/barrier.ts';
-import type { CutOptions } from '../../src/native/barrier.ts';
+import { runCut, runResume } from '../../src/native/barrier.ts';
+import type { CutOptions, CutTap } from '../../src/native/barrier.ts';
 import { monotonicNs } from '../../src/native/clock.ts';
 import { closeDescriptor, duplicateDescriptor } from '../../src/native/descriptors.ts';
+import { LeftoverJournal, leftoverRoomBytes } from '../../src/native/leftovers.ts';
 import { eventually, TestQemu } from './qemu.ts';
 import { TestTap } from './tap.ts';
 
@@ -12,10 +16,11 @@ const inMs = (ms: number) => monotonicNs() + BigInt(ms * 1e6);
 const cutOf = (options: Partial<CutOptions>): CutOptions => ({
   atNs: inMs(50),
   spinNs: 200_000,
+  modeWords: [],
   taps: [],
   ringBoundNs: 5_000_000,
   writes: [],
-  leftoverBytesMax: 0,
+  journal: null,
   ...options,
 });
 const disposals: (() => void | Promise<void>)[] = [];
@@ -31,17 +36,17 @@ async function startQemu(): Promise<TestQemu> {
 }
 
 describe('the cut', () => {
-  test('stops two VMs and holds the gate, at T and not before', async () => {
+  test('stops two VMs and holds the gates, at T and not before', async () => {
     const qemus = [await startQemu(), await startQemu()];
-    const modeWord = new ArrayBuffer(8);
+    const modeWords = [new ArrayBuffer(8), new ArrayBuffer(4)];
     const atNs = inMs(100);
     const writes = qemus.map((qemu) => ({ fd: qemu.qmp.fd, bytes: line('stop') }));
     const answers = qemus.map((qemu) => qemu.qmp.answer());
-    const times = await runCut(cutOf({ atNs, modeWord, writes }));
+    const times = await runCut(cutOf({ atNs, modeWords, writes }));
     await Promise.all(answers);
     await Promise.all(qemus.map((qemu) => qemu.qmp.event('STOP')));
     expect(await Promise.all(qemus.map((qemu) => qemu.status()))).toEqual(['paused', 'paused']);
-    expect(new Uint32Array(modeWord)).toEqual(Uint32Array.of(1, 0));
+    expect(modeWords.map((word) => new Uint32Array(word))).toEqual([Uint32Array.of(1, 0), Uint32Array.of(1)]);
     expect(times.writes.map((write) => write.error)).toEqual([null, null]);
     const order = [
       atNs,
@@ -84,7 +89,9 @@ describe('the cut', () => {
     const modeWord = new ArrayBuffer(4);
     const controller = new AbortController();
     const writes = [{ fd: qemu.qmp.fd, bytes: line('stop') }];
-    const cut = runCut(cutOf({ atNs: inMs(60_000), modeWord, writes, signal: controller.signal }));
+    const cut = runCut(
+      cutOf({ atNs: inMs(60_000), modeWords: [modeWord], writes, signal: controller.signal }),
+    );
     controller.abort(new Error('called off'));
     await expect(cut).rejects.toThrow('called off');
     expect(new Uint32Array(modeWord)[0]).toBe(0);
@@ -95,42 +102,94 @@ describe('the cut', () => {
 describe("frames that stay in a tap's ring at the cut", () => {
   const texts = ['frame 0', 'frame 1', 'frame 2', 'frame 3', 'frame 4'];
 
-  function tapWithFrames(): number {
+  function tapWithFrames(change: Partial<CutTap> = {}): CutTap {
     const tap = new TestTap();
     disposals.push(() => tap.close());
     tap.send(texts);
-    return tap.fd;
+    return {
+      fd: tap.fd,
+      headerBytes: 10,
+      port: 3,
+      readerThread: 0,
+      awaited: true,
+      replaced: true,
+      ...change,
+    };
+  }
+
+  function journalOf(bytes: number): LeftoverJournal {
+    const directory = mkdtempSync(join(tmpdir(), 'staghorn-leftovers-'));
+    const journal = LeftoverJournal.create({ path: join(directory, 'frames'), bytes, nonce: 5n });
+    disposals.push(() => {
+      journal.close();
+      rmSync(directory, { recursive: true });
+    });
+    return journal;
   }
 
   const datagrams = (frames: readonly { frame: Buffer }[]) =>
     frames.map(({ frame }) => /frame \d/.exec(frame.toString('latin1'))?.[0]).filter(Boolean);
 
   test('are read without their headers, in order, when the bound has passed', async () => {
-    const fd = tapWithFrames();
-    const room = 20 * leftoverFrameBytesMax;
-    const times = await runCut(
-      cutOf({ taps: [{ fd, headerBytes: 10 }], ringBoundNs: 1e6, leftoverBytesMax: room }),
-    );
-    expect(datagrams(times.leftovers)).toEqual(texts);
-    for (const { frame, tapIndex } of times.leftovers) {
-      expect(tapIndex).toBe(0);
+    const journal = journalOf(1024 * 1024);
+    const times = await runCut(cutOf({ taps: [tapWithFrames()], ringBoundNs: 1e6, journal }));
+    const frames = journal.frames();
+    expect(datagrams(frames)).toEqual(texts);
+    for (const { frame, port, atNs } of frames) {
+      expect(port).toBe(3);
+      expect(atNs).toBe(times.flippedNs);
       expect([0x0800, 0x86dd]).toContain(frame.readUInt16BE(12)); // IPv4, or IPv6 of the kernel itself
     }
     expect(times.leftoversFull).toBe(false);
     expect(times.ringsEmptyNs).not.toBeNull();
   });
 
+  test('are not waited for where nobody reads them', async () => {
+    const journal = journalOf(1024 * 1024);
+    const writes = [{ fd: 999_999, bytes: line('stop') }];
+    const taps = [tapWithFrames({ awaited: false })];
+    const times = await runCut(cutOf({ taps, ringBoundNs: 60e9, journal, writes }));
+    expect(datagrams(journal.frames())).toEqual(texts);
+    expect(times.writes).toHaveLength(1);
+  });
+
+  test('stay where a thread of the kernel reads them, and can be read afterwards', async () => {
+    const journal = journalOf(1024 * 1024);
+    const tap = tapWithFrames({ replaced: false });
+    const times = await runCut(cutOf({ taps: [tap], ringBoundNs: 0, journal }));
+    expect(times).toMatchObject({ ringsEmptyNs: null, leftoversFull: false });
+    expect(journal.frames()).toEqual([]);
+    expect(journal.readRings([tap], times.flippedNs)).toBe(true);
+    expect(datagrams(journal.frames())).toEqual(texts);
+  });
+
   test('stay there where there is no room, and the caller is told', async () => {
-    const fd = tapWithFrames();
-    const taps = [{ fd, headerBytes: 10 }];
-    const times = await runCut(
-      cutOf({ taps, ringBoundNs: 0, leftovers: new ArrayBuffer(leftoverFrameBytesMax + 100) }),
-    );
+    const [small, large] = [journalOf(leftoverRoomBytes + 300), journalOf(1024 * 1024)];
+    const taps = [tapWithFrames()];
+    const times = await runCut(cutOf({ taps, ringBoundNs: 0, journal: small }));
     expect(times.leftoversFull).toBe(true);
     expect(times.ringsEmptyNs).toBeNull();
-    const room = 20 * leftoverFrameBytesMax;
-    const rest = await runCut(cutOf({ taps, ringBoundNs: 0, leftoverBytesMax: room }));
-    expect(datagrams([...times.leftovers, ...rest.leftovers])).toEqual(texts);
+    await runCut(cutOf({ taps, ringBoundNs: 0, journal: large }));
+    expect(small.frames().length).toBeGreaterThan(0);
+    expect(datagrams([...small.frames(), ...large.frames()])).toEqual(texts);
+  });
+
+  test('are read while the thread that reads them otherwise stands still, which goes on afterwards', async () => {
+    const qemu = await startQemu();
+    const journal = journalOf(1024 * 1024);
+    const answer = qemu.qmp.answer();
+    const times = await runCut(
+      cutOf({
+        taps: [tapWithFrames({ readerThread: qemu.pid })],
+        ringBoundNs: 0,
+        journal,
+        writes: [{ fd: qemu.qmp.fd, bytes: line('stop') }],
+      }),
+    );
+    expect(times.readersPaused).toBe(1);
+    expect(datagrams(journal.frames())).toEqual(texts);
+    await answer;
+    expect(await qemu.status()).toBe('paused');
   });
 });
 

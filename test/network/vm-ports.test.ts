@@ -13,7 +13,7 @@ describe('the ports of VMs that are restored', () => {
   beforeEach(() => {
     lab = NetworkLab.enter();
     tap = lab.tap();
-    const port = { vm: 'a', name: tap.name, ifindex: tap.ifindex, tapFd: tap.fd };
+    const port = { vm: 'a', name: tap.name, ifindex: tap.ifindex, tapFds: [tap.fd] };
     ports = VmPorts.create({ ports: [port], ringBytes: 1 << 20, hold: true });
     ports.attach();
   });

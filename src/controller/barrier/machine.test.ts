@@ -30,7 +30,7 @@ function runThrough(machine: BarrierMachine, first: BarrierEvent): string[] {
 describe('a barrier', () => {
   it('goes through the phases of a snapshot in order', () => {
     const log = runThrough(new BarrierMachine(snapshotProcedure, hosts), { type: 'start' });
-    expect(log).toEqual(['arm', 'cut', 'freeze', 'resume', 'store', 'commit', 'done']);
+    expect(log).toEqual(['arm', 'probe', 'listen', 'cut', 'freeze', 'resume', 'store', 'commit', 'done']);
   });
 
   it('enters a phase only when every host has answered every call of the one before', () => {
@@ -39,15 +39,15 @@ describe('a barrier', () => {
     expect(machine.receive({ type: 'replied', host: 'h1', call: 'arm' })).toEqual([]);
     expect(machine.receive({ type: 'replied', host: 'h1', call: 'arm' })).toEqual([]);
     expect(calls(machine.receive({ type: 'replied', host: 'h2', call: 'arm' }))).toEqual([
-      'cut@h1',
-      'cut@h2',
+      'probe@h1',
+      'probe@h2',
     ]);
   });
 
   it('waits in a phase without calls until it is released', () => {
     const machine = new BarrierMachine(pauseProcedure, ['h1']);
     machine.receive({ type: 'start' });
-    for (const call of ['arm', 'cut', 'drain'] as const)
+    for (const call of ['arm', 'probe', 'listen', 'cut', 'drain'] as const)
       machine.receive({ type: 'replied', host: 'h1', call });
     expect(machine.phase?.name).toBe('hold');
     expect(calls(machine.receive({ type: 'release' }))).toEqual(['resume@h1']);

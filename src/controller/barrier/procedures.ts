@@ -4,6 +4,8 @@
  */
 export type BarrierCall =
   | 'arm'
+  | 'probe'
+  | 'listen'
   | 'cut'
   | 'drain'
   | 'save'
@@ -25,6 +27,9 @@ export interface Phase {
 export type Procedure = readonly Phase[];
 
 const arm: Phase = { name: 'arm', calls: ['arm'], deadlineMs: 20_000 };
+/** Which paths markers take, while time still runs: it costs nothing but its latency. */
+const probe: Phase = { name: 'probe', calls: ['probe'], deadlineMs: 10_000 };
+const listen: Phase = { name: 'listen', calls: ['listen'], deadlineMs: 10_000 };
 const cut: Phase = { name: 'cut', calls: ['cut'], deadlineMs: 5_000 };
 const resume: Phase = { name: 'resume', calls: ['resume'], deadlineMs: 5_000 };
 /** The copy of RAM runs while the VMs do: it may take long, and progress shows that it lives. */
@@ -37,6 +42,8 @@ const longestDelayMs = 2 ** 31 - 1;
 
 export const snapshotProcedure: Procedure = [
   arm,
+  probe,
+  listen,
   cut,
   { name: 'freeze', calls: ['drain', 'save'], deadlineMs: freezeDeadlineMs },
   resume,
@@ -46,6 +53,8 @@ export const snapshotProcedure: Procedure = [
 
 export const pauseProcedure: Procedure = [
   arm,
+  probe,
+  listen,
   cut,
   { name: 'drain', calls: ['drain'], deadlineMs: 60_000 },
   { name: 'hold', calls: [], deadlineMs: longestDelayMs },

@@ -1,0 +1,5 @@
+export { UnixctlClient } from './client.ts';
+export type { UnixctlConnectOptions, UnixctlOptions } from './client.ts';
+export { UnixctlError } from './errors.ts';
+export type { UnixctlErrorCode } from './errors.ts';
+export { controlSocketPath, runDirectory } from './socket-path.ts';
