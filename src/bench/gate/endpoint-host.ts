@@ -1,3 +1,4 @@
+import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
@@ -56,6 +57,7 @@ export class EndpointHost {
     const made = VmPorts.create({ ports, ringBytes, hold });
     this.#group = new VmGroup(vms, made);
     this.#stops = new Map();
+    if (!hold) made.prepareLeftovers(this.#leftoverFile);
     made.attach();
   }
 
@@ -119,11 +121,13 @@ export class EndpointHost {
     await this.#group?.replayed();
     await this.#group?.close();
     this.#group = undefined;
+    rmSync(this.#leftoverFile, { force: true });
   }
 
   async close(): Promise<void> {
     await this.#group?.close();
     await this.#generator?.kill();
+    rmSync(this.#leftoverFile, { force: true });
   }
 
   get #armed(): VmGroup {
@@ -139,22 +143,27 @@ export class EndpointHost {
     return { quietMs, boundMs, watched: this.#network.switchedDevices, signal };
   }
 
+  /** In memory, as an agent's. */
+  get #leftoverFile(): string {
+    return `/run/${this.#network.namespace.name}.leftovers`;
+  }
+
   #frameFile(directory: string): string {
     return join(directory, `${this.#network.namespace.name}.frames`);
   }
 
   async #takeControl() {
     const { taps } = this.#network;
-    const fds = await Promise.all(
+    const twins = await Promise.all(
       this.endpoints.map(async (endpoint) => {
         const { pid, queueFds } = await endpoint.hello();
-        return queueFds.map((fd) => duplicateDescriptor({ pid, fd }));
+        return { pid, tapFds: queueFds.map((fd) => duplicateDescriptor({ pid, fd })) };
       }),
     );
-    const vms = this.endpoints.map((endpoint, place) => asVm(endpoint, fds[place]!));
+    const vms = this.endpoints.map((endpoint, place) => asVm(endpoint, twins[place]!.tapFds));
     const ports = this.endpoints.map(({ name: vm }, place) => {
       const { name, ifindex } = taps[place]!;
-      return { vm, name, ifindex, tapFd: fds[place]![0]! };
+      return { vm, name, ifindex, ...twins[place]! };
     });
     return { vms, ports };
   }

@@ -94,6 +94,9 @@ async function flipping(taps: readonly BenchTap[], options: GateBenchOptions): P
   };
 }
 
+/** Nobody reads these taps, and nothing is in them. */
+const unread = { headerBytes: 0, readerThread: 0, awaited: false, replaced: false };
+
 async function flipNs(
   gated: GatedPorts,
   taps: readonly BenchTap[],
@@ -102,11 +105,11 @@ async function flipNs(
   const times = await runCut({
     atNs: monotonicNs() + 500_000n,
     spinNs: 200_000,
-    modeWord: gated.gate.stateMemory,
-    taps: taps.map(({ fd }) => ({ fd, headerBytes: 0 })),
+    modeWords: [gated.gate.stateMemory],
+    journal: null,
+    taps: taps.map(({ fd }, port) => ({ fd, port, ...unread })),
     ringBoundNs: 0,
     writes: [],
-    leftoverBytesMax: 0,
     signal,
   });
   gated.pass();
