@@ -168,7 +168,32 @@ static Napi::Value TestProgram(const Napi::CallbackInfo &info) {
   return result;
 }
 
+// enableProgramStats(): a descriptor; until it is closed the kernel takes the time of every run of every program.
+static Napi::Value EnableProgramStats(const Napi::CallbackInfo &info) {
+  bpf_attr attr{};
+  attr.enable_stats.type = BPF_STATS_RUN_TIME;
+  int fd = Bpf(BPF_ENABLE_STATS, attr);
+  if (fd < 0) ThrowErrno(info.Env(), errno, "bpf(ENABLE_STATS)");
+  return Napi::Number::New(info.Env(), fd);
+}
+
+// readProgramStats(fd): how often the program ran while statistics were taken, and for how long in all.
+static Napi::Value ReadProgramStats(const Napi::CallbackInfo &info) {
+  bpf_prog_info program{};
+  bpf_attr attr{};
+  attr.info.bpf_fd = info[0].As<Napi::Number>().Uint32Value();
+  attr.info.info_len = sizeof program;
+  attr.info.info = Pointer(&program);
+  if (Bpf(BPF_OBJ_GET_INFO_BY_FD, attr) < 0) ThrowErrno(info.Env(), errno, "bpf(OBJ_GET_INFO_BY_FD)");
+  Napi::Object stats = Napi::Object::New(info.Env());
+  stats.Set("runs", Napi::Number::New(info.Env(), double(program.run_cnt)));
+  stats.Set("runTimeNs", Napi::Number::New(info.Env(), double(program.run_time_ns)));
+  return stats;
+}
+
 static Facility facility([](Napi::Env env, Napi::Object exports) {
+  exports.Set("enableProgramStats", Napi::Function::New(env, EnableProgramStats));
+  exports.Set("readProgramStats", Napi::Function::New(env, ReadProgramStats));
   exports.Set("testProgram", Napi::Function::New(env, TestProgram));
 });
 

@@ -4,9 +4,10 @@ import { parseArgs } from 'node:util';
 import { formatTable } from '../cli/table.ts';
 import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
+import { gateBench } from './gate/gate-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 
-const benches: Readonly<Record<string, Bench>> = { snapshot: snapshotBench };
+const benches: Readonly<Record<string, Bench>> = { gate: gateBench, snapshot: snapshotBench };
 
 /** `npm run bench -- NAME [--quick] [--json]`. */
 async function main(): Promise<number> {

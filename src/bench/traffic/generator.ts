@@ -19,10 +19,15 @@ export class Generator {
   readonly #process: ChildProcessByStdio<Writable, Readable, Readable>;
   #endpoints: readonly Endpoint[] = [];
   #errors = '';
+  /** Of the generator itself. */
+  #pid: number | undefined;
 
   private constructor(directory: string, binary: string) {
     this.#directory = directory;
-    this.#process = spawn(binary, [join(directory, 'config')], { stdio: ['pipe', 'pipe', 'pipe'] });
+    // Not as a child of this process: a cut stops whoever reads a tap by ptrace, and Node.js takes the stop of a
+    // child for its end (uv__wait_children in libuv's src/unix/process.c). setsid waits for it, and ends as it does.
+    const argv = ['--fork', '--wait', binary, join(directory, 'config')];
+    this.#process = spawn('setsid', argv, { stdio: ['pipe', 'pipe', 'pipe'] });
     this.#process.stderr.on('data', (text: Buffer) => (this.#errors += text.toString()));
     this.#process.stdin.on('error', () => undefined);
   }
@@ -39,6 +44,7 @@ export class Generator {
       generator.#endpoints = await Promise.all(
         plans.map(({ name }) => Endpoint.connect(name, controlOf(name))),
       );
+      generator.#pid = (await generator.#endpoints[0]?.hello())?.pid;
       return generator;
     } catch (error) {
       await generator.kill();
@@ -47,7 +53,7 @@ export class Generator {
   }
 
   get pid(): number {
-    return this.#process.pid ?? 0;
+    return this.#pid ?? 0;
   }
 
   get endpoints(): readonly Endpoint[] {
@@ -64,7 +70,8 @@ export class Generator {
     for (const endpoint of this.#endpoints) endpoint.close();
     if (this.#process.exitCode === null && this.#process.signalCode === null) {
       const exit = once(this.#process, 'exit');
-      this.#process.kill('SIGKILL');
+      if (this.#pid === undefined) this.#process.kill('SIGKILL');
+      else process.kill(this.#pid, 'SIGKILL');
       await exit;
     }
     await rm(this.#directory, { recursive: true, force: true });
