@@ -22,8 +22,9 @@ constexpr int64_t kSpinNs = 50'000;
 // A racing frame may be diverted on a port whose queue is empty: look at the ring at least this often.
 constexpr int64_t kLookNs = 1'000'000;
 constexpr int64_t kRetryNs = 100'000;
-// Between two frames that are let in in a hurry.
-constexpr int64_t kHurryNs = 50'000;
+// In a hurry a receive side gets its queue within about this time, and no faster than its far end bears: a burst that
+// a guest answers with one overruns the switch on the way back.
+constexpr int64_t kHurryNs = 5'000'000'000, kHurryGapNs = 500'000;
 // A full packet socket is waited for before this many frames more.
 constexpr uint32_t kAdmittedAtOnce = 8;
 constexpr int kLooksMax = 1000;
@@ -41,6 +42,8 @@ void Relax() {
   asm volatile("yield");
 #endif
 }
+
+int64_t HurryGapNs(size_t frames) { return std::min(kHurryGapNs, kHurryNs / int64_t(frames)); }
 
 int64_t Percentile(const std::vector<int64_t> &sorted, double share) {
   if (sorted.empty()) return 0;
@@ -61,6 +64,7 @@ Replay::Replay(std::shared_ptr<GateCore> core, ReplayOptions options)
     made.last_due_ns = port.not_before_ns;
     made.queued_due_ns = made.queued_at_ns = 0;
     made.admitted = 0;
+    made.admitted_ns = 0;
     made.ready_ns = 0;
     made.refused_since_ns = 0;
     made.waiting = false;
@@ -180,7 +184,7 @@ void Replay::Schedule(Port &port, int64_t retry_ns) {
   port.waiting = !port.queue.empty();
   if (!port.waiting) return;
   int64_t due = std::max(port.queue.front().due_ns, port.last_due_ns);
-  if (hurried_) due = port.options.receive_mtu != 0 && port.result.delivered > 0 ? MonotonicNs() + kHurryNs : 0;
+  if (hurried_) due = port.options.receive_mtu == 0 ? 0 : port.admitted_ns + HurryGapNs(port.queue.size());
   port.ready_ns = std::max(due, retry_ns);
   ready_.insert({port.ready_ns, port.options.slot});
 }
@@ -226,6 +230,7 @@ int Replay::Hand(Port &port, const FrameView &frame) {
 int Replay::Admit(Port &port, const FrameView &frame) {
   std::vector<std::vector<uint8_t>> pieces = WireFrames(frame, port.options.receive_mtu);
   if (pieces.empty()) return EMSGSIZE;
+  port.admitted_ns = MonotonicNs();
   for (const std::vector<uint8_t> &piece : pieces) {
     bool first = &piece == &pieces.front(), last = &piece == &pieces.back();
     for (int looks = 0; port.admitted >= kAdmittedAtOnce && !ReceiversHaveRoom(port.options.ifindex); looks++) {

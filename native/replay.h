@@ -77,6 +77,7 @@ class Replay {
     int64_t last_due_ns;
     int64_t queued_due_ns, queued_at_ns;  // of the frame that came last
     uint32_t admitted;                    // since the receivers were looked at
+    int64_t admitted_ns;                  // when the last frame was let in
     int64_t ready_ns;
     int64_t refused_since_ns;
     bool waiting;  // in ready_
