@@ -26,7 +26,7 @@ export function makeVm(host: string, status: string): ExperimentVm {
         tap: 'tap0',
         ifindex: 7,
         vnetHdr: false,
-      queues: 1,
+        queues: 1,
         vhost: false,
         mtu: 1500,
         switchPort: { bridge: 'br0', port: 'tap0', vlanMode: 'access', tag: 10, trunks: [] },
