@@ -18,6 +18,7 @@
 namespace staghorn {
 
 static constexpr long kRingPollNs = 30000;        // gives the core away between two looks at the rings
+static constexpr int64_t kSureBoundNs = 5000000;   // how long a QEMU that is busy is waited for, to see what it waits for
 static constexpr int64_t kPauseBoundNs = 2000000;  // a reader that does not stand still by then gets no CPU at all
 
 struct Write {
@@ -127,12 +128,15 @@ class CutJob : public Job {
     PrepareThread(&realtime_, priority_);
     LockedPages storage(journal_ ? journal_->memory() : nullptr, journal_ ? journal_->size() : 0);
     LockedPages writes(writes_.data(), writes_.size() * sizeof(Write));
+    bool pausing = std::any_of(readers_.begin(), readers_.end(), [](const Reader &reader) { return reader.thread != 0; });
+    if (pausing) pauser_ = std::make_unique<ThreadPauser>(priority_);
     woke_ns_ = SleepUntil(at_ns_, spin_ns_, *control());
     for (uint32_t *mode : mode_words_) __atomic_store_n(mode, 1, __ATOMIC_RELEASE);
     flipped_ns_ = MonotonicNs();
     WaitForRings();
     if (ReadLeftovers()) rings_empty_ns_ = MonotonicNs();
     for (Write &write : writes_) WriteOut(write);
+    pauser_.reset();
   }
 
   Napi::Value Result(Napi::Env env) override {
@@ -164,25 +168,34 @@ class CutJob : public Job {
   // Running VMs read their rings within microseconds; sleeping in between leaves them a core to do so.
   void WaitForRings() {
     int64_t bound_ns = flipped_ns_ + ring_bound_ns_;
-    while (AnyReadable([](const Reader &reader) { return reader.awaited; }) || FindStuck()) {
-      if (MonotonicNs() >= bound_ns) break;
+    int64_t sure_ns = flipped_ns_ + std::min(ring_bound_ns_, kSureBoundNs);
+    for (;;) {
+      bool sure = FindStuck();
+      bool wait = AnyReadable([](const Reader &reader) { return reader.awaited; }) || !stuck_.empty();
+      int64_t now_ns = MonotonicNs();
+      if (now_ns >= bound_ns || (!wait && (sure || now_ns >= sure_ns))) break;
       timespec pause = {0, kRingPollNs};
       nanosleep(&pause, nullptr);
     }
   }
 
-  // Ports of which QEMU has read a frame that it cannot deliver. Who is at work just now counts as able to.
+  // Ports of which QEMU has read a frame that it cannot deliver. False if a QEMU is at work just now, or wants to be:
+  // then it may yet read one, and would not carry out `stop` at once either.
   bool FindStuck() {
+    bool sure = true;
     stuck_.clear();
     for (PollWatch &watch : watches_) {
-      if (!watch.Look()) continue;
+      if (!watch.Look()) {
+        sure = false;
+        continue;
+      }
       for (size_t i = 0; i < readers_.size(); i++) {
         const Reader &reader = readers_[i];
         bool own = reader.thread == watch.process() && reader.qemu_fd >= 0 && !(polled_[i].revents & POLLERR);
         if (own && !watch.WaitsToRead(reader.qemu_fd)) stuck_.push_back(taps_[i].port);
       }
     }
-    return !stuck_.empty();
+    return sure;
   }
 
   // Reads what is left, while nobody else does: a frame that QEMU read in between would overtake those before it.
@@ -192,7 +205,7 @@ class CutJob : public Job {
       for (size_t i = 0; i < taps_.size(); i++) {
         if (readers_[i].replaced && readers_[i].thread != 0 && (polled_[i].revents & POLLIN)) threads_.push_back(readers_[i].thread);
       }
-      paused_ = PauseThreads(threads_, kPauseBoundNs);
+      if (pauser_) paused_ = pauser_->Pause(threads_, kPauseBoundNs);
       for (size_t i = 0; i < taps_.size() && !full_; i++) {
         if (readers_[i].replaced) full_ = !journal_ || !journal_->ReadAll(&taps_[i], 1, flipped_ns_);
       }
@@ -210,6 +223,7 @@ class CutJob : public Job {
   std::vector<PollWatch> watches_;
   std::vector<uint32_t> stuck_;
   std::vector<pid_t> threads_;
+  std::unique_ptr<ThreadPauser> pauser_;
   size_t paused_ = 0;
   bool full_ = false;
   std::vector<Write> writes_;

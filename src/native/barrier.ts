@@ -63,7 +63,7 @@ export interface CutTimes {
   readonly leftoversFull: boolean;
   /** Of which QEMU had read a frame that it could not deliver, and has dropped. */
   readonly stuckPorts: readonly number[];
-  /** Threads that stood still while their rings were read. */
+  /** Threads that were kept from running while their rings were read. */
   readonly readersPaused: number;
 }
 

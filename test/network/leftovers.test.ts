@@ -15,9 +15,11 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { build } from 'esbuild';
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, it } from 'vitest';
+import { runCut } from '../../src/native/barrier.ts';
 import { Gate, sendFrames } from '../../src/native/gate.ts';
 import { LeftoverJournal } from '../../src/native/leftovers.ts';
 import { readTapFrames } from '../../src/native/tap.ts';
+import { VmPorts } from '../../src/network/vm-ports.ts';
 import { NetworkLab, numberedFrame, numberOf, numbers } from './network-lab.ts';
 import type { LabTap } from './network-lab.ts';
 
@@ -139,6 +141,33 @@ describe("frames out of a tap's ring", () => {
     create(holdingGate());
     const other = keep(Gate.create({ slots: 1, ringBytes: 1 << 18 }));
     expect(() => reopen(other)).toThrow(expect.objectContaining({ code: 'ESTALE' }));
+  });
+});
+
+describe('ports whose agent was killed after the cut', () => {
+  it('get what was in their rings, then what was held', async () => {
+    const port = { vm: 'a', name: tap.name, ifindex: tap.ifindex, tapFds: [tap.fd] };
+    const ports = VmPorts.create({ ports: [port], ringBytes: 1 << 20, hold: false });
+    ports.prepareLeftovers(path);
+    ports.attach();
+    send(0, 30);
+    const cut = await runCut({
+      ...{ atNs: 0n, spinNs: 0, modeWords: [ports.modeWord], ringBoundNs: 0, writes: [] },
+      ...ports.cutRings(),
+    });
+    expect(ports.takeLeftovers(cut)).toEqual([{ port, kept: 30, dropped: false }]);
+    send(30, 60);
+    const next = VmPorts.adopt({
+      ports: [{ ...port, slot: 0 }],
+      identity: ports.identity,
+      leftoverFile: path,
+    });
+    expect(numbersOf(next.held())).toEqual(numbers(0, 60));
+    expect(await next.replay(0n, new Map())).toMatchObject({ delivered: 60 });
+    send(60, 70);
+    expect(numbersOf(readTapFrames(tap.fd))).toEqual(numbers(0, 70));
+    next.close();
+    ports.close();
   });
 });
 
