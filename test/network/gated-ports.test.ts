@@ -144,7 +144,7 @@ describe('gated ports', () => {
       'root',
       'tbf',
       'rate',
-      '800kbit',
+      '80kbit', // 100 ms a frame, so that some wait even where a machine is slow to look
       'burst',
       '1600',
       'limit',
