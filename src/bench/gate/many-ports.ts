@@ -95,7 +95,7 @@ async function flipping(taps: readonly BenchTap[], options: GateBenchOptions): P
 }
 
 /** Nobody reads these taps, and nothing is in them. */
-const unread = { headerBytes: 0, readerThread: 0, awaited: false, replaced: false };
+const unread = { headerBytes: 0, readerThread: 0, qemuFd: -1, awaited: false, replaced: false };
 
 async function flipNs(
   gated: GatedPorts,
