@@ -1,5 +1,5 @@
-import type { FlowPlan } from '../../../src/bench/traffic/index.ts';
 import { describeFlow, drawFlows } from './flows.ts';
+import type { DrawnFlow } from './flows.ts';
 import { Random } from './random.ts';
 import { describeTopology, drawTopology } from './topology.ts';
 import type { Topology } from './topology.ts';
@@ -21,7 +21,7 @@ export interface Case {
   readonly seed: number;
   readonly topology: Topology;
   /** By the name of the sender. */
-  readonly flows: ReadonlyMap<string, readonly FlowPlan[]>;
+  readonly flows: ReadonlyMap<string, readonly DrawnFlow[]>;
   readonly steps: readonly Step[];
 }
 

@@ -10,6 +10,11 @@ const ethernetHeaderBytes = 14;
 const tagRoomBytes = 8;
 const leastBytes = 46;
 
+export interface DrawnFlow extends FlowPlan {
+  /** Stations that a switch may flood it to: an address that sends nothing in a VLAN is never learnt there. */
+  readonly reaches: readonly string[];
+}
+
 interface Place {
   readonly station: Station;
   readonly vlan: Vlan;
@@ -43,7 +48,7 @@ function tagsAt(recipient: Station, { station, vlan }: Place, sent: readonly str
   return recipient.plug === 'trunk' ? onTheWire : onTheWire.slice(1);
 }
 
-function drawFlow(random: Random, id: number, place: Place): FlowPlan {
+function drawFlow(random: Random, id: number, place: Place): DrawnFlow {
   const { station, peers } = place;
   const group = random.chance(0.25);
   const recipients = group ? peers : [random.pick(peers)];
@@ -54,6 +59,7 @@ function drawFlow(random: Random, id: number, place: Place): FlowPlan {
     id,
     toMac: group ? random.pick(groups) : recipients[0]!.mac,
     recipients: recipients.map(({ name }) => name),
+    reaches: peers.map(({ name }) => name),
     ratePerSecond: group ? random.integer(5, 40) : random.integer(20, 300),
     paced: random.chance(0.3),
     minBytes: random.integer(leastBytes, 200),
@@ -66,7 +72,7 @@ function drawFlow(random: Random, id: number, place: Place): FlowPlan {
 }
 
 /** Flows by the name of their sender. */
-export function drawFlows(random: Random, topology: Topology): ReadonlyMap<string, readonly FlowPlan[]> {
+export function drawFlows(random: Random, topology: Topology): ReadonlyMap<string, readonly DrawnFlow[]> {
   let id = 0;
   return new Map(
     topology.stations.map((station) => {

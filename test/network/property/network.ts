@@ -2,7 +2,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
-import type { FlowPlan } from '../../../src/bench/traffic/index.ts';
+import type { DrawnFlow } from './flows.ts';
 import { Switch } from './switch.ts';
 import type { Station, Topology } from './topology.ts';
 
@@ -184,12 +184,12 @@ export class CaseNetwork {
   }
 }
 
-/** What is sent to each station on average, in bits a second. */
-export function loadsOf(flows: ReadonlyMap<string, readonly FlowPlan[]>): Map<string, number> {
+/** What may come to each station on average, in bits a second. */
+export function loadsOf(flows: ReadonlyMap<string, readonly DrawnFlow[]>): Map<string, number> {
   const loads = new Map<string, number>();
-  for (const { recipients, ratePerSecond, minBytes, maxBytes } of [...flows.values()].flat()) {
+  for (const { reaches, ratePerSecond, minBytes, maxBytes } of [...flows.values()].flat()) {
     const bits = (ratePerSecond * (minBytes + maxBytes) * bitsAByte) / 2;
-    for (const name of recipients) loads.set(name, (loads.get(name) ?? 0) + bits);
+    for (const name of reaches) loads.set(name, (loads.get(name) ?? 0) + bits);
   }
   return loads;
 }

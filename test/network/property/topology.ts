@@ -9,7 +9,7 @@ export type Plug = { readonly access: 10 | 20 } | 'trunk';
 
 export interface Shape {
   readonly kind: 'tbf' | 'htb';
-  /** How much more it lets through than is sent to the station on average. */
+  /** How much more it lets through than may come to the station on average. */
   readonly headroom: number;
 }
 
@@ -52,7 +52,7 @@ function drawStation(random: Random, place: number, topology: Omit<Topology, 'st
     mtu: random.pick([1500, 1500, 4000, 8900]),
     vnetHeaderBytes: random.pick([0, 12] as const),
     shape: random.chance(0.4)
-      ? { kind: random.pick(['tbf', 'htb'] as const), headroom: 1.5 + 3 * random.fraction() }
+      ? { kind: random.pick(['tbf', 'htb'] as const), headroom: 1.2 + random.fraction() }
       : null,
   };
 }
