@@ -54,7 +54,7 @@ export class OpenVSwitch {
   }
 
   vsctl(...args: string[]): string {
-    return execFileSync('ovs-vsctl', ['--timeout=10', ...args], { encoding: 'utf8' });
+    return execFileSync('ovs-vsctl', ['--retry', '--timeout=10', ...args], { encoding: 'utf8' });
   }
 
   ofctl(...args: string[]): string {
