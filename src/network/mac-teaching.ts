@@ -20,10 +20,10 @@ const VLAN_ETHER_TYPE = '8100';
 const SHORTEST_FRAME_BYTES = 60;
 
 /**
- * Makes a bridge's MAC table what the lessons say, and nothing else; static entries that are there stay. Learnt
- * entries must age as before, which those of `fdb/add` never do. So the switch is given a frame from each address on
- * its port (PACKET_OUT to NORMAL), and learns. Its destination is an anchor, a static entry that stands behind the
- * very same port until all is learnt: NORMAL drops what would leave by the port that it came in by
+ * Makes a bridge's MAC table what the lessons say; static entries that are there stay, and so does what is right.
+ * Learnt entries must age as before, which those of `fdb/add` never do. So the switch is given a frame from each
+ * address on its port (PACKET_OUT to NORMAL), and learns. Its destination is an anchor, a static entry that stands
+ * behind the very same port until all is learnt: NORMAL drops what would leave by the port that it came in by
  * (xlate_normal in ofproto/ofproto-dpif-xlate.c). To its own source it would not be sent back but flooded, for the
  * switch looks the destination up before it learns the source.
  * @returns lessons that were not taken, in words
@@ -37,12 +37,11 @@ export async function teachMacTable(
   const command = (name: string, ...args: (string | number)[]) =>
     client.run(`fdb/${name}`, [bridge, ...args.map(String)], { signal });
   try {
-    const learnt = oldestFirst(lessons.filter(({ ageS }) => ageS !== null));
+    const { missing, surplus } = compareMacTable(lessons, parseMacTable(await command('show')));
+    const learnt = oldestFirst(missing.filter(({ ageS }) => ageS !== null));
     const anchors = anchorsOf(learnt);
     try {
-      // They stay when the table is flushed. Where there is no fdb/add, it fails before anything is lost.
       for (const { place, vlan, mac } of anchors.values()) await command('add', place, vlan, mac);
-      await command('flush');
       if (learnt.length > 0) await sendLessons(bridge, learnt, anchors, signal);
     } finally {
       // Also when the restore was given up: without its signal.
@@ -51,13 +50,33 @@ export async function teachMacTable(
       );
       await Promise.allSettled(removals);
     }
-    for (const { interface: place, vlan, mac, ageS } of lessons)
+    // Only a static entry can be removed alone: so it becomes one first, behind the bridge's own port.
+    for (const { vlan, mac } of surplus) {
+      await command('add', bridge, vlan, mac);
+      await command('del', vlan, mac);
+    }
+    for (const { interface: place, vlan, mac, ageS } of missing)
       if (ageS === null) await command('add', place, vlan, mac);
     return notTaken(bridge, lessons, parseMacTable(await command('show')));
   } finally {
     await client.close();
   }
 }
+
+/** What a table lacks, and what was learnt that it should not know. */
+export function compareMacTable(
+  lessons: readonly MacLesson[],
+  table: readonly MacEntry[],
+): { missing: MacLesson[]; surplus: MacEntry[] } {
+  const present = new Set(table.map(entryKey));
+  const wanted = new Set(lessons.map(({ vlan, mac }) => `${vlan}/${mac}`));
+  return {
+    missing: lessons.filter((lesson) => !present.has(entryKey(lesson))),
+    surplus: table.filter(({ vlan, mac, ageS }) => ageS !== null && !wanted.has(`${vlan}/${mac}`)),
+  };
+}
+
+const entryKey = ({ port, vlan, mac }: Pick<MacEntry, 'port' | 'vlan' | 'mac'>) => `${port}/${vlan}/${mac}`;
 
 /** A table that is full forgets what was used least recently: so the order of age comes back too. */
 const oldestFirst = (lessons: readonly MacLesson[]) =>
@@ -118,11 +137,8 @@ export function lessonFrame(
 }
 
 function notTaken(bridge: string, lessons: readonly MacLesson[], table: readonly MacEntry[]): string[] {
-  const taken = new Set(table.map(({ port, vlan, mac }) => `${port}/${vlan}/${mac}`));
-  return lessons
-    .filter(({ port, vlan, mac }) => !taken.has(`${port}/${vlan}/${mac}`))
-    .map(
-      ({ interface: place, vlan, mac }) =>
-        `bridge ${bridge} does not learn again that ${mac} (VLAN ${vlan}) is behind ${place}`,
-    );
+  return compareMacTable(lessons, table).missing.map(
+    ({ interface: place, vlan, mac }) =>
+      `bridge ${bridge} does not learn again that ${mac} (VLAN ${vlan}) is behind ${place}`,
+  );
 }

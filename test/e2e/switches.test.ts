@@ -26,7 +26,7 @@ underlay: 198.18.69.0/24
 hosts: [{ name: h1 }, { name: h2 }]
 networks: [{ name: lan, vlan: 10 }]
 vms:
-  - { name: a, host: h1, memoryMiB: 96, nics: [{ shape: { rate: 8mbit, burst: 4kb, latency: 400ms } }] }
+  - { name: a, host: h1, memoryMiB: 96, nics: [{ shape: { rate: 8mbit, burst: 4kb } }] }
   - { name: b, host: h2, memoryMiB: 96 }
 `),
     );
