@@ -63,6 +63,7 @@ export async function arm(
         stops,
       }),
     );
+    const losses = params.snapshot === null ? [] : await Promise.all(vms.map((vm) => vm.losses()));
     const switches =
       params.snapshot === null ? null : await SwitchSaver.prepare(surroundings.links, vms, signal);
     // After the intent: whoever finds it removes these too.
@@ -84,7 +85,11 @@ export async function arm(
       writer,
       switchedDevices: switchedDevices(surroundings),
       watch,
-      warnings: [...watch.undeclared.map(describeUndeclared), ...(switches?.warnings ?? [])],
+      warnings: [
+        ...watch.undeclared.map(describeUndeclared),
+        ...(switches?.warnings ?? []),
+        ...losses.flat(),
+      ],
       ...tools,
     });
   } catch (error) {

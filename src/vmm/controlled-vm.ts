@@ -8,6 +8,7 @@ import { DeviceStateFile } from './device-state-file.ts';
 import { describeVm, type HostSurroundings } from './inspect.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { readRamLayout, type RamLayout } from './ram-layout.ts';
+import { forgottenVlans } from './rx-filter.ts';
 import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
 import { readTapDescriptors } from './tap-descriptors.ts';
 
@@ -120,6 +121,15 @@ export class ControlledVm {
       this.#keeper = await saveMethods[method].prepare(this.process.pid, this.layout);
     } catch (error) {
       throw vmError(this.name, `preparing to save by method ${method}`, error);
+    }
+  }
+
+  /** What a restore of it will lack, in words. @throws StaghornError 'vm-failed' */
+  async losses(): Promise<string[]> {
+    try {
+      return forgottenVlans(this.name, await this.qmp.execute('query-rx-filter'));
+    } catch (error) {
+      throw vmError(this.name, 'reading the filters of its NICs', error);
     }
   }
 
