@@ -18,7 +18,7 @@
 namespace staghorn {
 
 static constexpr long kRingPollNs = 30000;        // gives the core away between two looks at the rings
-static constexpr int64_t kSureBoundNs = 5000000;   // how long a QEMU that is busy is waited for, to see what it waits for
+static constexpr int64_t kSureBoundNs = 1000000;   // how long a QEMU that is busy is waited for, to see what it waits for
 static constexpr int64_t kPauseBoundNs = 2000000;  // a reader that does not stand still by then gets no CPU at all
 
 struct Write {
