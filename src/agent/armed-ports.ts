@@ -1,4 +1,4 @@
-import type { MarkerPort } from '../network/marker-paths.ts';
+import type { MarkerPort } from '../network/markers/paths.ts';
 import type { ArmedPort } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 

@@ -1,6 +1,6 @@
 import { StaghornError } from '../errors/index.ts';
 import { EdgePorts, type EdgePort, type ExternalPort } from '../network/edge-ports.ts';
-import type { SwitchInterfaces } from '../network/switch-watch.ts';
+import type { SwitchInterfaces } from '../network/switches/watch.ts';
 import type { ExternalFrames } from '../protocol/resources.ts';
 import type { HostSurroundings } from '../vmm/inspect.ts';
 import type { Intent } from './intent.ts';

@@ -1,7 +1,7 @@
 import { StaghornError } from '../errors/index.ts';
 import { readLinks } from '../native/netlink.ts';
-import { readSwitchPorts } from '../network/switch-ports.ts';
-import { readUnderlayDevices } from '../network/underlay.ts';
+import { readSwitchPorts } from '../network/switches/ports.ts';
+import { readUnderlayDevices } from '../network/switches/underlay.ts';
 import type { ExperimentPort } from '../protocol/resources.ts';
 import type { Vm } from '../protocol/vm.ts';
 import { inspectVm, type HostSurroundings } from '../vmm/inspect.ts';

@@ -3,11 +3,11 @@ import { setTimeout as sleep } from 'node:timers/promises';
 
 import { asStaghornError } from '../errors/index.ts';
 import { monotonicNs } from '../native/clock.ts';
-import { readMacTables } from '../network/mac-table.ts';
-import { MarkerLog } from '../network/marker-log.ts';
-import { chooseMarkerPaths, type MarkerPath, type MarkerPort } from '../network/marker-paths.ts';
-import { MarkerSender, repetitionsMs } from '../network/marker-sender.ts';
-import { decodeMarker, nonceBytes } from '../network/markers.ts';
+import { readMacTables } from '../network/switches/mac-table.ts';
+import { MarkerLog } from '../network/markers/log.ts';
+import { chooseMarkerPaths, type MarkerPath, type MarkerPort } from '../network/markers/paths.ts';
+import { MarkerSender, repetitionsMs } from '../network/markers/sender.ts';
+import { decodeMarker, nonceBytes } from '../network/markers/codec.ts';
 import type { VmPorts } from '../network/vm-ports.ts';
 import type { AgentParams, AgentResult, MarkerSource } from '../protocol/rpc.ts';
 

@@ -1,7 +1,7 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { OvsdbClient, openVSwitch } from '../ovsdb/index.ts';
 import { tapIsGone } from '../native/tap.ts';
-import { ovsdbSocket } from '../network/switch-ports.ts';
+import { ovsdbSocket } from '../network/switches/ports.ts';
 import {
   bridgesOf,
   changesBetween,
@@ -10,7 +10,7 @@ import {
   watchedColumns,
   type ExperimentPorts,
   type SwitchInterfaces,
-} from '../network/switch-watch.ts';
+} from '../network/switches/watch.ts';
 
 export interface NetworkWatchOptions {
   /** Taps of the experiment's VMs, with the descriptors that we hold of them. */

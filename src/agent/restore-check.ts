@@ -5,7 +5,7 @@ import { promisify } from 'node:util';
 
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { verifyRam } from '../native/ram.ts';
-import { readSwitchPorts } from '../network/switch-ports.ts';
+import { readSwitchPorts } from '../network/switches/ports.ts';
 import {
   switchFilesOf,
   type HostManifest,

@@ -6,7 +6,7 @@ import { readLinks, readQdiscs, setLink } from '../native/netlink.ts';
 import { isErrno } from '../native/rtnetlink.ts';
 import { plugTap } from '../native/plug.ts';
 import { makePersistentTap, openTap } from '../native/tap.ts';
-import { plugPort, readSwitchPorts } from '../network/switch-ports.ts';
+import { plugPort, readSwitchPorts } from '../network/switches/ports.ts';
 import type { Nic } from '../protocol/vm.ts';
 import type { HostManifest } from '../store/manifest.ts';
 import { restoreSwitches } from './switch-restore.ts';

@@ -4,19 +4,19 @@ import { join } from 'node:path';
 
 import { messageOf } from '../errors/index.ts';
 import { readLinks, setLink } from '../native/netlink.ts';
-import { teachMacTable, type MacLesson } from '../network/mac-teaching.ts';
-import { makeQdiscs, readOwnQdiscs } from '../network/qdiscs.ts';
-import { readBridges, selectBridges, type BridgeConfig } from '../network/switch-config.ts';
+import { teachMacTable, type MacLesson } from '../network/switches/mac-teaching.ts';
+import { makeQdiscs, readOwnQdiscs } from '../network/switches/qdiscs.ts';
+import { readBridges, selectBridges, type BridgeConfig } from '../network/switches/config.ts';
 import {
   isAsNew,
   readOpenFlow,
   sameOpenFlow,
   writeOpenFlow,
   type OpenFlowTables,
-} from '../network/switch-openflow.ts';
-import { planSwitches, type SwitchPlan } from '../network/switch-plan.ts';
-import { withSwitches } from '../network/switch-ports.ts';
-import { applyOperations, rebuildOperations } from '../network/switch-rebuild.ts';
+} from '../network/switches/openflow.ts';
+import { planSwitches, type SwitchPlan } from '../network/switches/plan.ts';
+import { withSwitches } from '../network/switches/ports.ts';
+import { applyOperations, rebuildOperations } from '../network/switches/rebuild.ts';
 import type { StoredBridge, StoredMac, StoredSwitches } from '../store/stored-switches.ts';
 
 export interface RestoreSwitchesOptions {

@@ -1,10 +1,10 @@
 import { messageOf } from '../errors/index.ts';
 import type { Link } from '../native/netlink.ts';
-import { readMacTables, type MacEntry } from '../network/mac-table.ts';
-import { qdiscWarnings, readOwnQdiscs } from '../network/qdiscs.ts';
-import { bridgesAround, readBridges, type BridgeConfig } from '../network/switch-config.ts';
-import { readOpenFlow, type OpenFlowTables } from '../network/switch-openflow.ts';
-import { switchWarnings } from '../network/switch-warnings.ts';
+import { readMacTables, type MacEntry } from '../network/switches/mac-table.ts';
+import { qdiscWarnings, readOwnQdiscs } from '../network/switches/qdiscs.ts';
+import { bridgesAround, readBridges, type BridgeConfig } from '../network/switches/config.ts';
+import { readOpenFlow, type OpenFlowTables } from '../network/switches/openflow.ts';
+import { switchWarnings } from '../network/switches/warnings.ts';
 import type { PartialSnapshot } from '../store/snapshot-directory.ts';
 import type { StoredBridge, StoredMac, StoredQdiscs, StoredSwitches } from '../store/stored-switches.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';

@@ -3,7 +3,8 @@ import { runCut, runResume } from '../native/barrier.ts';
 import { monotonicNs } from '../native/clock.ts';
 import { hurryEventLoop } from '../native/scheduling.ts';
 import type { EdgePorts } from '../network/edge-ports.ts';
-import type { ReplaySummary, UnreadFrames, VmPort, VmPorts } from '../network/vm-ports.ts';
+import type { VmPort } from '../network/vm-port.ts';
+import type { ReplaySummary, UnreadFrames, VmPorts } from '../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 

@@ -5,7 +5,7 @@ import { LeftoverJournal, type LeftoverFrame, type RingTap } from '../native/lef
 import { isErrno } from '../native/rtnetlink.ts';
 import { vnetHeaderBytes } from '../native/tap.ts';
 import { RingWatch } from './ring-watch.ts';
-import type { VmPort } from './vm-ports.ts';
+import type { VmPort } from './vm-port.ts';
 
 export type SlottedPort = VmPort & { readonly slot: number };
 

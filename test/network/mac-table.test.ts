@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { sendFrames } from '../../src/native/gate.ts';
-import { parseMacTable, readMacTable, readMacTables } from '../../src/network/mac-table.ts';
+import { parseMacTable, readMacTable, readMacTables } from '../../src/network/switches/mac-table.ts';
 import { UnixctlClient } from '../../src/unixctl/index.ts';
 import { NetworkLab, numberedFrame } from './network-lab.ts';
 import { OpenVSwitch } from './open-vswitch.ts';

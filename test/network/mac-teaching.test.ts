@@ -1,8 +1,8 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { readTapFrames } from '../../src/native/tap.ts';
-import { readMacTable } from '../../src/network/mac-table.ts';
-import { lessonFrame, teachMacTable } from '../../src/network/mac-teaching.ts';
-import type { MacLesson } from '../../src/network/mac-teaching.ts';
+import { readMacTable } from '../../src/network/switches/mac-table.ts';
+import { lessonFrame, teachMacTable } from '../../src/network/switches/mac-teaching.ts';
+import type { MacLesson } from '../../src/network/switches/mac-teaching.ts';
 import { NetworkLab } from './network-lab.ts';
 import type { LabTap } from './network-lab.ts';
 import { OpenVSwitch } from './open-vswitch.ts';

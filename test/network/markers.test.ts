@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MarkerExchange } from '../../src/agent/marker-exchange.ts';
 import { planTargets } from '../../src/controller/barrier/marker-plan.ts';
 import { readTapFrames, vnetHeaderBytes } from '../../src/native/tap.ts';
-import { decodeMarker } from '../../src/network/markers.ts';
+import { decodeMarker } from '../../src/network/markers/codec.ts';
 import type { VmPorts } from '../../src/network/vm-ports.ts';
 import { bridge, speak, TunnelLab, type Guest, type TunnelHost } from './tunnel-lab.ts';
 

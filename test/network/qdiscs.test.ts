@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { makeQdiscs, qdiscWarnings, readOwnQdiscs } from '../../src/network/qdiscs.ts';
+import { makeQdiscs, qdiscWarnings, readOwnQdiscs } from '../../src/network/switches/qdiscs.ts';
 import { NetworkLab } from './network-lab.ts';
 import type { LabTap } from './network-lab.ts';
 

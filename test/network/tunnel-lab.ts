@@ -1,8 +1,9 @@
 import { writeSync } from 'node:fs';
 import { enterNetworkNamespace } from '../../src/native/netlink.ts';
-import { readMacTable, type MacEntry } from '../../src/network/mac-table.ts';
-import type { MarkerPort } from '../../src/network/marker-paths.ts';
-import { VmPorts, type VmPort } from '../../src/network/vm-ports.ts';
+import { readMacTable, type MacEntry } from '../../src/network/switches/mac-table.ts';
+import type { MarkerPort } from '../../src/network/markers/paths.ts';
+import type { VmPort } from '../../src/network/vm-port.ts';
+import { VmPorts } from '../../src/network/vm-ports.ts';
 import { NetworkLab, type LabTap } from './network-lab.ts';
 import { OpenVSwitch } from './open-vswitch.ts';
 

@@ -2,7 +2,7 @@ import { writeFileSync } from 'node:fs';
 import { afterEach, beforeEach, expect, it } from 'vitest';
 import { readLinks } from '../../src/native/netlink.ts';
 import { routeDevice } from '../../src/native/routes.ts';
-import { stackOf } from '../../src/network/underlay.ts';
+import { stackOf } from '../../src/network/switches/underlay.ts';
 import { NetworkLab } from './network-lab.ts';
 
 let lab: NetworkLab;

@@ -8,7 +8,8 @@ import { Gate } from '../../../src/native/gate.ts';
 import { readLinks } from '../../../src/native/netlink.ts';
 import { readFrameFile, writeFrameFile } from '../../../src/network/frame-file.ts';
 import { VmPorts } from '../../../src/network/vm-ports.ts';
-import type { ReplaySummary, VmPort } from '../../../src/network/vm-ports.ts';
+import type { VmPort } from '../../../src/network/vm-port.ts';
+import type { ReplaySummary } from '../../../src/network/vm-ports.ts';
 import type { ArmedPort, MarkerSource, MarkerTarget } from '../../../src/protocol/rpc.ts';
 import type { ArmParams, Stop, VmToHold } from './protocol.ts';
 

@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { MarkerLog } from './marker-log.ts';
+import { MarkerLog } from './log.ts';
 
 const nonce = Buffer.from('01234567');
 const origin = { host: 'h1', tap: 'tap0' };

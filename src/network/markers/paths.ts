@@ -1,5 +1,5 @@
-import type { SwitchPort } from '../protocol/vm.ts';
-import type { MacEntry } from './mac-table.ts';
+import type { SwitchPort } from '../../protocol/vm.ts';
+import type { MacEntry } from '../switches/mac-table.ts';
 
 /** A port that markers are sent from, and its place in a switch. */
 export interface MarkerPort {

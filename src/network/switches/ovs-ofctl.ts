@@ -1,6 +1,6 @@
 import { execFile } from 'node:child_process';
 
-import { StaghornError } from '../errors/index.ts';
+import { StaghornError } from '../../errors/index.ts';
 
 const timeoutMs = 20_000;
 const maxOutputBytes = 64 * 1024 * 1024;

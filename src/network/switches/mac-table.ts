@@ -1,5 +1,5 @@
-import { messageOf, StaghornError } from '../errors/index.ts';
-import { UnixctlClient } from '../unixctl/index.ts';
+import { messageOf, StaghornError } from '../../errors/index.ts';
+import { UnixctlClient } from '../../unixctl/index.ts';
 
 /** What a switch has learnt: behind which port, in which VLAN, a MAC address is. */
 export interface MacEntry {

@@ -1,7 +1,7 @@
 import { isDeepStrictEqual } from 'node:util';
 
-import type { StoredBridge, StoredPort } from '../store/stored-switches.ts';
-import type { BridgeConfig } from './switch-config.ts';
+import type { StoredBridge, StoredPort } from '../../store/stored-switches.ts';
+import type { BridgeConfig } from './config.ts';
 
 /** What has to be made so that the switches of a snapshot are there again, as data. */
 export interface SwitchPlan {

@@ -1,5 +1,5 @@
-import { numbersOf, stringsOf, uuidsOf } from '../ovsdb/index.ts';
-import type { OvsdbMonitorRequest, OvsdbRow, OvsdbTableUpdates } from '../ovsdb/index.ts';
+import { numbersOf, stringsOf, uuidsOf } from '../../ovsdb/index.ts';
+import type { OvsdbMonitorRequest, OvsdbRow, OvsdbTableUpdates } from '../../ovsdb/index.ts';
 
 /** What is watched of Open vSwitch's database: what decides where a frame goes (ovs-vswitchd.conf.db(5)). */
 export const watchedColumns = {

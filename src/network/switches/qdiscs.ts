@@ -1,13 +1,13 @@
-import { messageOf } from '../errors/index.ts';
+import { messageOf } from '../../errors/index.ts';
 import {
   makeClass,
   makeQdisc,
   readClassSettings,
   readFilters,
   readQdiscSettings,
-} from '../native/traffic-control.ts';
-import type { TrafficControl } from '../native/traffic-control.ts';
-import type { StoredQdiscs } from '../store/stored-switches.ts';
+} from '../../native/traffic-control.ts';
+import type { TrafficControl } from '../../native/traffic-control.ts';
+import type { StoredQdiscs } from '../../store/stored-switches.ts';
 import { inMakingOrder } from './qdisc-order.ts';
 
 /** The parents of clsact and ingress: they queue nothing (include/uapi/linux/pkt_sched.h). */

@@ -1,8 +1,8 @@
 import { isIP } from 'node:net';
-import type { Link } from '../native/netlink.ts';
-import { routeDevice } from '../native/routes.ts';
-import { readSwitches } from '../ovsdb/index.ts';
-import { withSwitches } from './switch-ports.ts';
+import type { Link } from '../../native/netlink.ts';
+import { routeDevice } from '../../native/routes.ts';
+import { readSwitches } from '../../ovsdb/index.ts';
+import { withSwitches } from './ports.ts';
 
 /** Devices of the kernel's that wrap frames, as Open vSwitch's kernel datapath makes them (vxlan_sys_4789, …). */
 const tunnelKinds = ['vxlan', 'geneve', 'gretap', 'ip6gretap', 'erspan', 'ip6erspan', 'gre', 'ip6gre'];

@@ -1,10 +1,10 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { StaghornError } from '../errors/index.ts';
-import { fromMap, namedUuid, numbersOf, openVSwitch, toMap, toSet, uuid } from '../ovsdb/index.ts';
-import type { OvsdbAtom, OvsdbClient, OvsdbOperation, OvsdbRow, OvsdbValue } from '../ovsdb/index.ts';
-import type { StoredBridge, StoredColumns, StoredPort, StoredQos } from '../store/stored-switches.ts';
-import type { SwitchPlan } from './switch-plan.ts';
+import { StaghornError } from '../../errors/index.ts';
+import { fromMap, namedUuid, numbersOf, openVSwitch, toMap, toSet, uuid } from '../../ovsdb/index.ts';
+import type { OvsdbAtom, OvsdbClient, OvsdbOperation, OvsdbRow, OvsdbValue } from '../../ovsdb/index.ts';
+import type { StoredBridge, StoredColumns, StoredPort, StoredQos } from '../../store/stored-switches.ts';
+import type { SwitchPlan } from './plan.ts';
 
 const appliedPollMs = 2;
 const appliedBoundMs = 20_000;

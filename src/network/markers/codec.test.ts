@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
-import { decodeMarker, encodeMarker, nonceBytes } from './markers.ts';
+import { decodeMarker, encodeMarker, nonceBytes } from './codec.ts';
 
 const bytes = (length: number) =>
   fc.uint8Array({ minLength: length, maxLength: length }).map((array) => Buffer.from(array));

@@ -1,7 +1,7 @@
-import { openVSwitch, stringsOf, numbersOf, uuidsOf, fromMap } from '../ovsdb/index.ts';
-import type { OvsdbAtom, OvsdbClient, OvsdbOperation, OvsdbRow, OvsdbValue } from '../ovsdb/index.ts';
-import type { StoredColumns, StoredInterface, StoredPort, StoredQos } from '../store/stored-switches.ts';
-import { withSwitches } from './switch-ports.ts';
+import { openVSwitch, stringsOf, numbersOf, uuidsOf, fromMap } from '../../ovsdb/index.ts';
+import type { OvsdbAtom, OvsdbClient, OvsdbOperation, OvsdbRow, OvsdbValue } from '../../ovsdb/index.ts';
+import type { StoredColumns, StoredInterface, StoredPort, StoredQos } from '../../store/stored-switches.ts';
+import { withSwitches } from './ports.ts';
 
 /** A bridge as Open vSwitch's database has it: everything that it was set to, and nothing that it reports. */
 export interface BridgeConfig {

@@ -1,4 +1,4 @@
-import { UnixctlClient } from '../unixctl/index.ts';
+import { UnixctlClient } from '../../unixctl/index.ts';
 import { parseMacTable, type MacEntry } from './mac-table.ts';
 import { ofctl } from './ovs-ofctl.ts';
 

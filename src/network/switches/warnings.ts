@@ -1,5 +1,5 @@
-import type { BridgeConfig } from './switch-config.ts';
-import { linesOf, type OpenFlowTables } from './switch-openflow.ts';
+import type { BridgeConfig } from './config.ts';
+import { linesOf, type OpenFlowTables } from './openflow.ts';
 
 /** What a bridge has that a snapshot does not keep, in words (docs/fidelity.md#switches). */
 export function switchWarnings(bridge: BridgeConfig, openFlow: OpenFlowTables | null): string[] {

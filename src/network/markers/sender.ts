@@ -1,9 +1,9 @@
 import { writeSync } from 'node:fs';
-import { isErrno } from '../native/rtnetlink.ts';
-import { vnetHeaderBytes } from '../native/tap.ts';
-import { encodeMarker } from './markers.ts';
-import type { MarkerPath } from './marker-paths.ts';
-import type { VmPort } from './vm-ports.ts';
+import { isErrno } from '../../native/rtnetlink.ts';
+import { vnetHeaderBytes } from '../../native/tap.ts';
+import { encodeMarker } from './codec.ts';
+import type { MarkerPath } from './paths.ts';
+import type { VmPort } from '../vm-port.ts';
 
 const firstRepetitionMs = 5;
 const longestRepetitionMs = 250;

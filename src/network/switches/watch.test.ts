@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
-import { bridgesOf, changesBetween, SwitchTables, undeclaredPorts } from './switch-watch.ts';
-import type { OvsdbRow } from '../ovsdb/index.ts';
+import { bridgesOf, changesBetween, SwitchTables, undeclaredPorts } from './watch.ts';
+import type { OvsdbRow } from '../../ovsdb/index.ts';
 
 const none = ['set', []] as const;
 const port = (name: string, changes: OvsdbRow = {}): OvsdbRow => ({

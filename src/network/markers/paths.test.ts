@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
-import type { SwitchPort } from '../protocol/vm.ts';
-import type { MacEntry } from './mac-table.ts';
-import { chooseMarkerPaths, pathsMax, tagInto, type MarkerPort } from './marker-paths.ts';
+import type { SwitchPort } from '../../protocol/vm.ts';
+import type { MacEntry } from '../switches/mac-table.ts';
+import { chooseMarkerPaths, pathsMax, tagInto, type MarkerPort } from './paths.ts';
 
 const plain: SwitchPort = { bridge: 'br0', port: 'tap0', vlanMode: null, tag: null, trunks: [] };
 const port = (tap: string, mac: string, change: Partial<SwitchPort> = {}): MarkerPort => ({

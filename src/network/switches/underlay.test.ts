@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import type { Link } from '../native/netlink.ts';
+import type { Link } from '../../native/netlink.ts';
 import { stackOf } from './underlay.ts';
 
 const link = (ifindex: number, place: Partial<Link> = {}): Link => ({

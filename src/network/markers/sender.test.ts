@@ -1,6 +1,6 @@
 import fc from 'fast-check';
 import { expect, it } from 'vitest';
-import { repetitionsMs } from './marker-sender.ts';
+import { repetitionsMs } from './sender.ts';
 
 it('repeats soon at first, then ever more seldom, and not beyond the bound', () => {
   expect([...repetitionsMs(1_000)]).toEqual([5, 10, 20, 40, 80, 160, 250, 250]);

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
-import type { BridgeConfig } from './switch-config.ts';
-import { switchWarnings } from './switch-warnings.ts';
+import type { BridgeConfig } from './config.ts';
+import { switchWarnings } from './warnings.ts';
 
 const plain: BridgeConfig = {
   name: 'br0',

@@ -1,4 +1,4 @@
-import type { Marker } from './markers.ts';
+import type { Marker } from './codec.ts';
 
 /** Where a marker comes from. */
 export interface MarkerOrigin {

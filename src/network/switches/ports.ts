@@ -1,9 +1,9 @@
 import { join } from 'node:path';
 
-import { messageOf, StaghornError } from '../errors/index.ts';
-import { namedUuid, OvsdbClient, openVSwitch, readSwitches, toSet } from '../ovsdb/index.ts';
-import { runDirectory } from '../unixctl/index.ts';
-import { switchPort, type SwitchPort } from '../protocol/vm.ts';
+import { messageOf, StaghornError } from '../../errors/index.ts';
+import { namedUuid, OvsdbClient, openVSwitch, readSwitches, toSet } from '../../ovsdb/index.ts';
+import { runDirectory } from '../../unixctl/index.ts';
+import { switchPort, type SwitchPort } from '../../protocol/vm.ts';
 
 /** Where Open vSwitch's database listens (ovsdb-server(1)). */
 export const ovsdbSocket = (): string => join(runDirectory(), 'db.sock');
