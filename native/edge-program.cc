@@ -23,10 +23,6 @@ namespace {
 constexpr int R0 = BPF_REG_0, R1 = BPF_REG_1, R2 = BPF_REG_2, R3 = BPF_REG_3, R4 = BPF_REG_4;
 constexpr int kContext = BPF_REG_6, kHost = BPF_REG_7, kPort = BPF_REG_8, kRecord = BPF_REG_9, kFrame = BPF_REG_10;
 
-// As in the gate's program: bpf_ringbuf_reserve takes nothing but constants.
-constexpr int32_t kCapacities[] = {128, 512, 1536, 4096, 16384, 65664};
-constexpr size_t kClasses = sizeof kCapacities / sizeof *kCapacities;
-
 constexpr int16_t kLength = -8;  // on the stack
 
 #define HOST(field) int16_t(offsetof(HostWord, field))

@@ -25,6 +25,11 @@ struct RecordHeader {
 };
 static_assert(sizeof(RecordHeader) == 48);
 
+// How many bytes of a frame a record may have room for: bpf_ringbuf_reserve takes nothing but constants. The last fits
+// what GSO makes of 65,535 bytes of IP, with its Ethernet header.
+constexpr int32_t kCapacities[] = {128, 512, 1536, 4096, 16384, 65664};
+constexpr size_t kClasses = sizeof kCapacities / sizeof *kCapacities;
+
 // A frame to be put on a device: a view of bytes that somebody else keeps.
 struct FrameView {
   const uint8_t *bytes;

@@ -21,10 +21,6 @@ namespace {
 constexpr int R0 = BPF_REG_0, R1 = BPF_REG_1, R2 = BPF_REG_2, R3 = BPF_REG_3, R4 = BPF_REG_4;
 constexpr int kContext = BPF_REG_6, kHost = BPF_REG_7, kPort = BPF_REG_8, kRecord = BPF_REG_9, kFrame = BPF_REG_10;
 
-// The last fits what GSO makes of 65,535 bytes of IP, with its Ethernet header.
-constexpr int32_t kCapacities[] = {128, 512, 1536, 4096, 16384, 65664};
-constexpr size_t kClasses = sizeof kCapacities / sizeof *kCapacities;
-
 constexpr uint16_t kMarkerEtherType = 0x88b5;  // IEEE 802 local experimental EtherType 1
 constexpr int32_t kEthernetHeaderBytes = 14;
 constexpr char kMarkerMagic[8] = {'S', 'T', 'A', 'G', 'M', 'A', 'R', 'K'};

@@ -1,7 +1,8 @@
 import { StaghornError } from '../errors/index.ts';
 import { readLinks } from '../native/netlink.ts';
-import { readSwitchPorts } from '../network/switches/ports.ts';
-import { readUnderlayDevices } from '../network/switches/underlay.ts';
+import { switchPortsOf, withSwitches } from '../network/switches/ports.ts';
+import { underlayDevices } from '../network/switches/underlay.ts';
+import { readSwitches } from '../ovsdb/index.ts';
 import type { ExperimentPort } from '../protocol/resources.ts';
 import type { Vm } from '../protocol/vm.ts';
 import { inspectVm, type HostSurroundings } from '../vmm/inspect.ts';
@@ -15,11 +16,8 @@ export interface HostNetwork extends HostSurroundings {
 
 export async function readSurroundings(signal?: AbortSignal): Promise<HostNetwork> {
   const links = readLinks();
-  const [switchPorts, underlay] = await Promise.all([
-    readSwitchPorts(undefined, signal),
-    readUnderlayDevices(links, signal),
-  ]);
-  return { links, switchPorts, underlay };
+  const bridges = await withSwitches(undefined, signal, (client) => readSwitches(client, { signal }));
+  return { links, switchPorts: switchPortsOf(bridges), underlay: underlayDevices(bridges, links) };
 }
 
 /** Everything that is plugged into a switch of this host, or below its tunnels: frames on their way may wait there. */

@@ -161,10 +161,9 @@ export class VmPorts {
    * @throws StaghornError 'frames-lost', 'deadline-exceeded', 'cancelled'
    */
   async drain(wish: DrainWish, awaited: () => readonly MarkerOrigin[] = () => []): Promise<DrainReport> {
-    const watched = [...new Set([...this.ports.map(({ ifindex }) => ifindex), ...wish.watched])];
     const report = await drain({
       ...wish,
-      watched,
+      watched: this.#watchedWith(wish),
       arrivals: () => this.#gated.arrivals(),
       awaited: () => awaited().length,
     });
@@ -175,8 +174,11 @@ export class VmPorts {
 
   /** Waits until nothing comes any more, or the bound; then drops what has come. */
   async flush(wish: DrainWish): Promise<{ waitedMs: number; discarded: number }> {
-    const watched = [...new Set([...this.ports.map(({ ifindex }) => ifindex), ...wish.watched])];
-    const { waitedMs } = await drain({ ...wish, watched, arrivals: () => this.#gated.arrivals() });
+    const { waitedMs } = await drain({
+      ...wish,
+      watched: this.#watchedWith(wish),
+      arrivals: () => this.#gated.arrivals(),
+    });
     const discarded = this.#gated.gate.countHeld().reduce((sum, count) => sum + count, 0);
     this.#gated.gate.discard();
     return { waitedMs, discarded };
@@ -186,7 +188,7 @@ export class VmPorts {
   held(): HeldFrame[] {
     const vmOf = new Map(this.ports.map(({ name, vm }) => [name, vm]));
     const left = this.#leftovers.frames().flatMap(({ port: slot, atNs, gsoSize, frame }) => {
-      const port = this.#portIn(slot);
+      const port = this.ports[slot];
       return port === undefined ? [] : [{ vm: port.vm, port: port.name, atNs, gsoSize, frame }];
     });
     return [...left, ...[...this.#gated.held()].map((frame) => ({ ...frame, vm: vmOf.get(frame.port)! }))];
@@ -245,8 +247,8 @@ export class VmPorts {
     this.#leftovers.close();
   }
 
-  #portIn(slot: number): VmPort | undefined {
-    return this.ports.find((port) => this.slotOf(port) === slot);
+  #watchedWith({ watched }: DrainWish): number[] {
+    return [...new Set([...this.ports.map(({ ifindex }) => ifindex), ...watched])];
   }
 }
 

@@ -1,7 +1,14 @@
 import { join } from 'node:path';
 
 import { messageOf, StaghornError } from '../../errors/index.ts';
-import { namedUuid, OvsdbClient, openVSwitch, readSwitches, toSet } from '../../ovsdb/index.ts';
+import {
+  namedUuid,
+  OvsdbClient,
+  openVSwitch,
+  readSwitches,
+  toSet,
+  type OvsBridge,
+} from '../../ovsdb/index.ts';
 import { runDirectory } from '../../unixctl/index.ts';
 import { switchPort, type SwitchPort } from '../../protocol/vm.ts';
 
@@ -16,25 +23,27 @@ export async function readSwitchPorts(
   path: string = ovsdbSocket(),
   signal?: AbortSignal,
 ): Promise<Map<string, SwitchPort>> {
-  return withSwitches(path, signal, async (client) => {
-    const bridges = await readSwitches(client, { signal });
-    return new Map(
-      bridges.flatMap((bridge) =>
-        bridge.ports.flatMap((port) =>
-          port.interfaces.map((iface): [string, SwitchPort] => [
-            iface.name,
-            {
-              bridge: bridge.name,
-              port: port.name,
-              vlanMode: vlanModes.find((mode) => mode === port.vlanMode) ?? null,
-              tag: port.tag ?? null,
-              trunks: [...port.trunks],
-            },
-          ]),
-        ),
+  return switchPortsOf(await withSwitches(path, signal, (client) => readSwitches(client, { signal })));
+}
+
+/** The same of bridges that have been read already. */
+export function switchPortsOf(bridges: readonly OvsBridge[]): Map<string, SwitchPort> {
+  return new Map(
+    bridges.flatMap((bridge) =>
+      bridge.ports.flatMap((port) =>
+        port.interfaces.map((iface): [string, SwitchPort] => [
+          iface.name,
+          {
+            bridge: bridge.name,
+            port: port.name,
+            vlanMode: vlanModes.find((mode) => mode === port.vlanMode) ?? null,
+            tag: port.tag ?? null,
+            trunks: [...port.trunks],
+          },
+        ]),
       ),
-    );
-  });
+    ),
+  );
 }
 
 const vlanModes = switchPort.shape.vlanMode.unwrap().options;

@@ -1,18 +1,13 @@
 import { isIP } from 'node:net';
 import type { Link } from '../../native/netlink.ts';
 import { routeDevice } from '../../native/routes.ts';
-import { readSwitches } from '../../ovsdb/index.ts';
-import { withSwitches } from './ports.ts';
+import type { OvsBridge } from '../../ovsdb/index.ts';
 
 /** Devices of the kernel's that wrap frames, as Open vSwitch's kernel datapath makes them (vxlan_sys_4789, …). */
 const tunnelKinds = ['vxlan', 'geneve', 'gretap', 'ip6gretap', 'erspan', 'ip6erspan', 'gre', 'ip6gre'];
 
-/**
- * Where frames of the switches' tunnels may wait: the tunnels' own devices, and those that their packets leave by.
- * @throws StaghornError 'host-unfit'
- */
-export async function readUnderlayDevices(links: readonly Link[], signal?: AbortSignal): Promise<number[]> {
-  const bridges = await withSwitches(undefined, signal, (client) => readSwitches(client, { signal }));
+/** Where frames of the switches' tunnels may wait: the tunnels' own devices, and those that their packets leave by. */
+export function underlayDevices(bridges: readonly OvsBridge[], links: readonly Link[]): number[] {
   const interfaces = bridges.flatMap(({ ports }) => ports.flatMap((port) => port.interfaces));
   // A remote may also be "flow": then flows set it, and only the tunnel's own device is known.
   const remotes = new Set(interfaces.map(({ options }) => options['remote_ip'] ?? '').filter(isIP));
