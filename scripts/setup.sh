@@ -3,7 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-packages=(qemu-system-x86 qemu-utils openvswitch-switch openssh-server openssh-client iproute2 g++ make python3 cpio zstd xz-utils tini libc6-dev kmod)
+packages=(qemu-system-x86 qemu-utils openvswitch-switch openssh-server openssh-client iproute2 g++ make python3 cpio zstd xz-utils tini libc6-dev kmod libzstd-dev)
 missing=()
 for package in "${packages[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")

@@ -108,6 +108,7 @@ export class SnapshotWriter {
       host: { hostname: hostname(), kernel: release(), staghorn: version },
       vms: [...this.#savers.values()].map((saver) => this.#describe(saver)),
       frames: { ...frames, count: this.#frames.count },
+      needs: [],
       switches: await this.#switches.store(this.#directory),
     };
     return this.#directory.seal(manifest);

@@ -143,6 +143,8 @@ export class Controller implements StaghornService {
       experiment,
       name,
       description: input.description ?? null,
+      labels: input.labels,
+      parent: null,
       createdAt: now.toISOString(),
     };
     const tools = { experiments: this.#experiments, catalog: this.#catalog };

@@ -1,4 +1,4 @@
-import type { Progress } from '../protocol/resources.ts';
+import type { Progress, RestoreInput } from '../protocol/resources.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
 import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
 
@@ -12,8 +12,7 @@ export interface RestoreBarrierOptions {
   readonly manifests: Readonly<Record<string, string>>;
   /** When each VM had stopped, by host, on one clock of the time of the snapshot: only differences count. */
   readonly stopOffsetsNs: ReadonlyMap<string, VmInstants>;
-  readonly replace: boolean;
-  readonly verify: boolean;
+  readonly input: RestoreInput;
   readonly hosts: readonly BarrierHost[];
   readonly report: (progress: Progress) => void;
 }
@@ -35,13 +34,15 @@ export class RestoreBarrier extends AgentBarrier {
 
   protected override readonly steps = {
     restoreCheck: async (host: BarrierHost, signal: AbortSignal) => {
-      const { snapshot, manifests, replace, verify } = this.#options;
+      const { snapshot, manifests, input } = this.#options;
       const params = {
         barrier: this.id,
         snapshot,
         manifestSha256: manifests[host.name] ?? '',
-        replace,
-        verify,
+        replace: input.replace,
+        verify: input.verify,
+        vms: input.vms ?? null,
+        clock: input.clock,
         leaseMs: defaultLeaseMs,
         frameBufferBytes: host.frameBufferBytes,
       };

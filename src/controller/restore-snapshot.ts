@@ -9,7 +9,7 @@ import { RestoreBarrier } from './restore-barrier.ts';
 export async function restoreSnapshot(
   experiments: Experiments,
   { snapshot, manifests }: StoredSnapshot,
-  { replace, verify }: RestoreInput,
+  input: RestoreInput,
   { signal, report }: OperationContext,
 ): Promise<RestoreResult> {
   const startedAtNs = process.hrtime.bigint();
@@ -19,8 +19,7 @@ export async function restoreSnapshot(
     snapshot: snapshot.id,
     manifests,
     stopOffsetsNs: stopOffsets(snapshot.vms),
-    replace,
-    verify,
+    input,
     hosts,
     report,
   });

@@ -1,4 +1,4 @@
-import type { Snapshot, SnapshotVm } from '../protocol/resources.ts';
+import type { Labels, Snapshot, SnapshotVm } from '../protocol/resources.ts';
 import type { BarrierHost } from './agent-barrier.ts';
 import { unprovenWarnings } from './barrier/marker-plan.ts';
 import { spreadNs } from './barrier/planning.ts';
@@ -9,6 +9,9 @@ export interface SnapshotHead {
   readonly experiment: string;
   readonly name: string | null;
   readonly description: string | null;
+  readonly labels: Labels;
+  /** The moment it comes from. */
+  readonly parent: string | null;
   readonly createdAt: string;
 }
 

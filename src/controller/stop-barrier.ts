@@ -1,6 +1,5 @@
-import type { MethodChoice } from '../protocol/vm.ts';
-import type { AgentResult } from '../protocol/rpc.ts';
-import type { ExternalFrames, Progress } from '../protocol/resources.ts';
+import type { AgentResult, RamStorage } from '../protocol/rpc.ts';
+import type { ExternalFrames, Progress, SnapshotInput } from '../protocol/resources.ts';
 import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
 import { planTargets, sourcesOf } from './barrier/marker-plan.ts';
 import { planCut, toControllerClock, toHostClock } from './barrier/planning.ts';
@@ -18,7 +17,9 @@ export interface StopBarrierOptions {
   readonly snapshot: {
     readonly id: string;
     readonly createdAt: string;
-    readonly method: MethodChoice;
+    /** The moment it comes from. */
+    readonly parent: string | null;
+    readonly input: SnapshotInput;
   } | null;
   readonly hosts: readonly BarrierHost[];
   readonly externalFrames: ExternalFrames;
@@ -93,7 +94,9 @@ export class StopBarrier extends AgentBarrier {
         experiment,
         snapshot: snapshot?.id ?? null,
         vms: host.vms === null ? null : [...host.vms],
-        method: snapshot?.method ?? 'auto',
+        method: snapshot?.input.method ?? 'auto',
+        parent: snapshot?.input.incremental === true ? snapshot.parent : null,
+        ram: ramStorageOf(snapshot?.input),
         leaseMs: defaultLeaseMs,
         frameBufferBytes: host.frameBufferBytes,
         externalPorts: [...host.externalPorts],
@@ -144,5 +147,13 @@ export class StopBarrier extends AgentBarrier {
       const params = { barrier: this.id, snapshot: snapshot.id, experiment, createdAt: snapshot.createdAt };
       this.results.commit.set(host.name, await this.ask(host, 'commit', params, signal));
     },
+  };
+}
+
+function ramStorageOf(input: SnapshotInput | undefined): RamStorage {
+  return {
+    compression: input?.compression ?? 'none',
+    level: input?.compressionLevel ?? 1,
+    maxBytesPerSecond: input?.maxBandwidth ?? 0,
   };
 }

@@ -17,7 +17,7 @@ export interface SnapshotTools {
 export async function takeSnapshot(
   { experiments, catalog }: SnapshotTools,
   head: SnapshotHead,
-  { method }: SnapshotInput,
+  input: SnapshotInput,
   { signal, report }: OperationContext,
 ): Promise<Snapshot> {
   catalog.putSnapshot({ snapshot: unfinished(head), manifests: {} });
@@ -27,7 +27,7 @@ export async function takeSnapshot(
     const hosts = await experiments.connect(head.experiment);
     barrier = new StopBarrier({
       experiment: head.experiment,
-      snapshot: { id: head.id, createdAt: head.createdAt, method },
+      snapshot: { id: head.id, createdAt: head.createdAt, parent: head.parent, input },
       hosts,
       externalFrames: experiments.externalFramesOf(head.experiment),
       report,

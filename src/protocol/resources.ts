@@ -86,12 +86,35 @@ export const experimentPort = z.strictObject({
 });
 export type ExperimentPort = z.infer<typeof experimentPort>;
 
+/** Searched by key and value: `branch=main`. */
+export const labels = z
+  .record(resourceName, z.string().max(256))
+  .describe('Words to find it by: keys and values');
+export type Labels = z.infer<typeof labels>;
+
+export const compression = z.enum(['none', 'zstd']);
+export type Compression = z.infer<typeof compression>;
+
 export const snapshotInput = z.strictObject({
   name: resourceName.optional(),
   description: z.string().max(4096).optional(),
   method: methodChoice
     .default('auto')
     .describe('How RAM is saved; auto takes the one with the shortest pause'),
+  labels: labels.default({}),
+  incremental: z
+    .boolean()
+    .default(true)
+    .describe('Store only what differs from the parent, the moment that the experiment came from'),
+  compression: compression
+    .default('none')
+    .describe('Of stored RAM; what is compressed is rebuilt at a restore'),
+  compressionLevel: z.int().min(1).max(19).optional().describe('Of zstd; 1, the fastest, if left out'),
+  maxBandwidth: z
+    .int()
+    .positive()
+    .optional()
+    .describe('Bytes a second that each host may write while the experiment runs on; no limit if left out'),
 });
 export type SnapshotInput = z.infer<typeof snapshotInput>;
 
@@ -114,6 +137,11 @@ export const snapshot = z.strictObject({
   experiment: z.string(),
   name: z.string().nullable(),
   description: z.string().nullable(),
+  labels: labels.default({}),
+  parent: snapshotId
+    .nullable()
+    .default(null)
+    .describe('The moment it came from: what was restored or taken last before it'),
   createdAt: z.iso.datetime(),
   state: z.enum(['storing', 'sealed', 'failed']),
   methods: z.array(saveMethod).describe('Every method that was used'),
@@ -138,9 +166,25 @@ export const snapshot = z.strictObject({
 });
 export type Snapshot = z.infer<typeof snapshot>;
 
+/** `hidden`: time goes on in the guests as if nothing had been; `advance`: their clocks are set to now. */
+export const restoreClock = z.enum(['hidden', 'advance']);
+export type RestoreClock = z.infer<typeof restoreClock>;
+
 export const restoreInput = z.strictObject({
   replace: z.boolean().default(false).describe('Destroy VMs of the experiment that are still running'),
   verify: z.boolean().default(true).describe('Recompute the checksums of RAM before anything runs'),
+  vms: z
+    .array(z.string().min(1))
+    .min(1)
+    .optional()
+    .describe('Only these VMs of the snapshot; all if left out'),
+  map: z
+    .record(resourceName, resourceName)
+    .optional()
+    .describe('Which host of the experiment takes the VMs of which host of the snapshot'),
+  paused: z.boolean().default(false).describe('Leave time stopped; resume the experiment to go on'),
+  clock: restoreClock.default('hidden'),
+  dryRun: z.boolean().default(false).describe('Check everything, touch nothing'),
 });
 export type RestoreInput = z.infer<typeof restoreInput>;
 
@@ -193,7 +237,18 @@ export const problem = z.strictObject({
 });
 export type Problem = z.infer<typeof problem>;
 
-export const operationKind = z.enum(['snapshot', 'restore', 'verify', 'pause', 'resume', 'delete']);
+export const operationKind = z.enum([
+  'snapshot',
+  'restore',
+  'fork',
+  'verify',
+  'pause',
+  'resume',
+  'delete',
+  'prune',
+  'export',
+  'import',
+]);
 export type OperationKind = z.infer<typeof operationKind>;
 
 export const operation = z.strictObject({

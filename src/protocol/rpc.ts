@@ -2,7 +2,7 @@ import { z } from 'zod';
 
 import { instantNs } from './instant.ts';
 import { snapshotId } from './names.ts';
-import { errorCode, experimentPort, externalFrames } from './resources.ts';
+import { compression, errorCode, experimentPort, externalFrames, restoreClock } from './resources.ts';
 import { methodChoice, saveMethod, vm } from './vm.ts';
 
 /**
@@ -95,6 +95,14 @@ export const commitParams = z.strictObject({
   createdAt: z.iso.datetime(),
 });
 
+/** How RAM is stored. */
+export const ramStorage = z.strictObject({
+  compression,
+  level: z.int().describe('Of the compression'),
+  maxBytesPerSecond: z.int().nonnegative().describe('That the host writes while time goes on; 0: no limit'),
+});
+export type RamStorage = z.infer<typeof ramStorage>;
+
 export const agentContract = {
   methods: {
     hello: {
@@ -132,6 +140,8 @@ export const agentContract = {
         snapshot: snapshotId.nullable().describe('null: time is only stopped, nothing is saved'),
         vms: z.array(z.string()).nullable(),
         method: methodChoice,
+        parent: snapshotId.nullable().describe('Of what it holds already, nothing is stored again'),
+        ram: ramStorage,
         leaseMs: z.int().positive(),
         frameBufferBytes: z.int().positive(),
         externalPorts: z.array(z.string()).describe('Interfaces that lead out of the experiment'),
@@ -194,6 +204,8 @@ export const agentContract = {
         manifestSha256: z.string(),
         replace: z.boolean(),
         verify: z.boolean(),
+        vms: z.array(z.string()).nullable().describe('Only these; null: all'),
+        clock: restoreClock,
         leaseMs: z.int().positive(),
         frameBufferBytes: z.int().positive(),
       }),

@@ -14,9 +14,9 @@ export type { StoredFile };
  * (docs/architecture.md#the-store). A reader refuses a format or version that it does not know.
  */
 export const manifestFormat = 'staghorn-snapshot';
-export const manifestVersion = 2;
-/** Version 1 has nothing of the switches. */
-const readableVersions = [1, manifestVersion] as const;
+export const manifestVersion = 3;
+/** Version 1 has nothing of the switches; 1 and 2 need no other snapshot. */
+const readableVersions = [1, 2, manifestVersion] as const;
 
 /** Guest RAM: a sparse file, with a CRC-32C (RFC 3720) of each chunk, as base64 of little-endian u32. */
 export const storedRam = z.strictObject({
@@ -64,6 +64,8 @@ export const hostManifest = z.strictObject({
   frames: storedFile.extend({ count: z.int().nonnegative() }),
   /** Null in version 1. */
   switches: storedSwitches.nullable(),
+  /** Snapshots of this store whose files this one reads: they stay until it goes. */
+  needs: z.array(snapshotId).default([]),
 });
 export type HostManifest = z.infer<typeof hostManifest>;
 

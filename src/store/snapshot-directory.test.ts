@@ -31,6 +31,7 @@ describe('a store of snapshots', () => {
       vms: [],
       frames: { ...frames, count: 0 },
       switches: null,
+      needs: [],
     };
     return (await partial.seal(manifest)).manifestSha256;
   }

@@ -53,6 +53,8 @@ export function makeSnapshot(number: number, given: Partial<Snapshot> = {}): Sna
     experiment: 'lab',
     name: null,
     description: null,
+    labels: {},
+    parent: null,
     createdAt: '2026-11-22T15:12:00.000Z',
     state: 'sealed',
     methods: ['fork'],

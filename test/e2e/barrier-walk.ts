@@ -115,7 +115,8 @@ export class BarrierWalk {
               {
                 ...{ barrier, snapshot, experiment: 'walk', vms: null, method: this.#method },
                 ...{ leaseMs: this.#leaseMs, frameBufferBytes: 16 * 1024 * 1024 },
-                ...{ externalPorts: [], externalFrames: 'hold' as const },
+                ...{ externalPorts: [], externalFrames: 'hold' as const, parent: null },
+                ram: { compression: 'none', level: 1, maxBytesPerSecond: 0 },
               },
               { timeoutMs },
             );

@@ -37,6 +37,7 @@ export class RestoreWalk {
     const { barrier } = this;
     const check = {
       ...{ barrier, snapshot: this.#snapshot.id, replace: true, verify: false },
+      ...{ vms: null, clock: 'hidden' as const },
       ...{ leaseMs: this.#leaseMs, frameBufferBytes: 16 * 1024 * 1024 },
     };
     await this.#each(({ name, agent }) => {

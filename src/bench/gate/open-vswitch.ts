@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -39,6 +39,14 @@ export class OpenVSwitch {
     await run(['ovs-appctl', '-t', this.#path('vswitchd.ctl'), ...args]);
   }
 
+  /**
+   * How often it could not send. All ports share one packet socket: once what waits in the queues of the taps fills
+   * its buffer, a frame for any of them is dropped (netdev_linux_sock_batch_send in lib/netdev-linux.c).
+   */
+  get sendErrors(): number {
+    return readFileSync(this.#path('vswitchd.log'), 'utf8').split('error sending Ethernet packet').length - 1;
+  }
+
   async stop(): Promise<void> {
     for (const process of this.#processes.reverse()) {
       if (process.exitCode !== null || process.signalCode !== null) continue;
@@ -52,20 +60,24 @@ export class OpenVSwitch {
   async #start(signal: AbortSignal): Promise<void> {
     const database = this.#path('conf.db');
     await run(['ovsdb-tool', 'create', database, schema], { signal });
-    const quiet = ['--no-chdir', '-vconsole:off', '-vsyslog:off', '-vfile:off'];
+    const quiet = ['--no-chdir', '-vconsole:off', '-vsyslog:off'];
     const socket = `punix:${this.#path('db.sock')}`;
     this.#spawn([
       'ovsdb-server',
       database,
       `--remote=${socket}`,
       `--unixctl=${this.#path('db.ctl')}`,
+      '-vfile:off',
       ...quiet,
     ]);
     await this.#appears('db.sock', signal);
     await this.vsctl('--no-wait', 'init');
-    const place = [`unix:${this.#path('db.sock')}`, `--unixctl=${this.#path('vswitchd.ctl')}`];
+    const log = `--log-file=${this.#path('vswitchd.log')}`;
+    const place = [`unix:${this.#path('db.sock')}`, `--unixctl=${this.#path('vswitchd.ctl')}`, log];
     this.#spawn(['nice', '-n', niceness, 'ovs-vswitchd', ...place, '--disable-system', ...quiet]);
     await this.#appears('vswitchd.ctl', signal);
+    // Each error counts: without this it notes a few a minute.
+    await this.appctl('vlog/disable-rate-limit', 'netdev_linux');
   }
 
   #spawn(argv: readonly string[]): void {

@@ -32,6 +32,9 @@ export function addRestoreCommand(program: Command, shell: Shell): void {
         const ended = await restore(session, found, {
           replace: options.force === true,
           verify: options.verify,
+          paused: false,
+          clock: 'hidden',
+          dryRun: false,
         });
         const result = restoreResult.parse(ended.result);
         session.print(result, () => {
