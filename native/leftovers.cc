@@ -67,9 +67,12 @@ int SendRecord(int socket, int ifindex, const LeftoverRecord &record) {
   }
 }
 
+std::shared_ptr<Descriptor> SenderOf(Napi::Value journal);
+
 class GiveBackJob : public Job {
  public:
-  explicit GiveBackJob(Napi::Object options) : journal_(JournalOf(options.Get("journal"))), gate_(GateViewOf(options.Get("state"))) {
+  explicit GiveBackJob(Napi::Object options)
+      : journal_(JournalOf(options.Get("journal"))), gate_(GateViewOf(options.Get("state"))), sender_(SenderOf(options.Get("journal"))) {
     Keep(options);
     give_up_after_ns_ = options.Get("giveUpAfterNs").As<Napi::Number>().Int64Value();
     Napi::Array ports = options.Get("ports").As<Napi::Array>();
@@ -81,10 +84,8 @@ class GiveBackJob : public Job {
 
  protected:
   void Run() override {
-    try {
-      socket_ = OpenSender(gate_.host->mark, true);
-    } catch (const SyscallError &failure) {
-      throw SystemError(failure.error, failure.syscall);
+    if (setsockopt(sender_->get(), SOL_SOCKET, SO_MARK, &gate_.host->mark, sizeof gate_.host->mark) < 0) {
+      throw SystemError(errno, "setsockopt(SO_MARK)");
     }
     LeftoverHead &head = journal_->head();
     const LeftoverRecord *record = journal_->First();
@@ -120,7 +121,7 @@ class GiveBackJob : public Job {
     int64_t end_ns = MonotonicNs() + give_up_after_ns_;
     for (;;) {
       Write64(journal_->head().attempt, AttemptOf(number, Read64(gate_.Port(record.port).seen)));
-      int error = SendRecord(socket_.get(), ifindex, record);
+      int error = SendRecord(sender_->get(), ifindex, record);
       if (error == 0) return 0;
       Write64(journal_->head().attempt, 0);
       bool full = error == ENOBUFS || error == EAGAIN || error == ENOMEM;
@@ -132,7 +133,7 @@ class GiveBackJob : public Job {
 
   std::shared_ptr<LeftoverJournal> journal_;
   GateView gate_;
-  Descriptor socket_;
+  std::shared_ptr<Descriptor> sender_;
   int64_t give_up_after_ns_;
   std::map<uint32_t, int> ifindexes_;
   uint64_t delivered_ = 0, refused_ = 0;
@@ -161,12 +162,17 @@ class JournalObject : public Napi::ObjectWrap<JournalObject> {
       journal_ = std::make_shared<LeftoverJournal>(
           info[2].IsNull() ? LeftoverJournal::Open(fd, nonce)
                            : LeftoverJournal::Create(fd, size_t(info[2].As<Napi::Number>().Int64Value()), nonce));
+      sender_ = std::make_shared<Descriptor>(OpenSender(0, true));
     } catch (const SystemError &failure) {
       ThrowErrno(info.Env(), failure.error, failure.what());
+    } catch (const SyscallError &failure) {
+      ThrowErrno(info.Env(), failure.error, failure.syscall);
     }
   }
 
   std::shared_ptr<LeftoverJournal> journal_;
+  // Opened with the journal: the network namespace that the process is in then is that of the taps.
+  std::shared_ptr<Descriptor> sender_;
 
  private:
   LeftoverJournal &Journal(const Napi::CallbackInfo &info) {
@@ -218,9 +224,12 @@ class JournalObject : public Napi::ObjectWrap<JournalObject> {
 
   Napi::Value Close(const Napi::CallbackInfo &info) {
     journal_.reset();
+    sender_.reset();
     return info.Env().Undefined();
   }
 };
+
+std::shared_ptr<Descriptor> SenderOf(Napi::Value journal) { return JournalObject::Unwrap(journal.As<Napi::Object>())->sender_; }
 
 }  // namespace
 

@@ -80,7 +80,9 @@ export class LeftoverJournal {
     this.native = native;
   }
 
-  /** Makes the file, whole and present in memory. Throws an error with an errno's `code`: ENOSPC, EEXIST, … */
+  /**
+   * Makes the file, whole and present in memory, in the network namespace of the taps. Throws an error with an errno's `code`: ENOSPC, EEXIST, …
+   */
   static create({ path, bytes, nonce }: { path: string; bytes: number; nonce: bigint }): LeftoverJournal {
     if (!(bytes > 0 && bytes <= bytesMax))
       throw new RangeError(`a journal of leftovers has up to 1 GiB: ${bytes}`);

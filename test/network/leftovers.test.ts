@@ -115,6 +115,21 @@ describe("frames out of a tap's ring", () => {
     expect(journal.frames()).toEqual([]);
   });
 
+  it('go back into the namespace that the journal was made in, wherever the process is by then', async () => {
+    send(0, 3);
+    const gate = holdingGate();
+    const journal = create(gate);
+    journal.readRings([ring()], 0n);
+    const elsewhere = NetworkLab.enter();
+    try {
+      elsewhere.tap();
+      expect(await giveBack(journal, gate)).toMatchObject({ delivered: 3, refused: 0 });
+    } finally {
+      elsewhere.leave();
+    }
+    expect(numbersOf(readTapFrames(tap.fd))).toEqual([0, 1, 2]);
+  });
+
   it('wait for a ring that is full until somebody reads it', async () => {
     send(0, 500);
     const gate = holdingGate();

@@ -94,9 +94,10 @@ function wordsOf(outcomes: readonly CutOutcome[]): string {
 }
 
 function describe(what: string, verdict: NetworkVerdict, words: string): BenchResult {
-  const { lost, duplicated, reordered, corrupted, misdirected, sent } = verdict;
+  const { lost, dropped, duplicated, reordered, corrupted, misdirected, sent } = verdict;
   const faults = { lost, duplicated, reordered, corrupted, misdirected };
   const value = Object.values(faults).reduce((sum, count) => sum + count, 0);
+  const own = dropped === 0 ? '' : `; the network's own sockets and queues dropped ${dropped}`;
   const rate = Math.round(verdict.packetsPerSecond);
   return {
     metric: `lost, duplicated, reordered: ${what}`,
@@ -104,6 +105,6 @@ function describe(what: string, verdict: NetworkVerdict, words: string): BenchRe
     unit: 'frames',
     goal: `0, at ≥ ${packetsPerSecondGoal} packets/s`,
     met: value === 0 && rate >= packetsPerSecondGoal,
-    reference: `${sent} sent at ${rate} packets/s${words}${value === 0 ? '' : `; ${JSON.stringify(faults)}`}`,
+    reference: `${sent} sent at ${rate} packets/s${words}${value === 0 ? '' : `; ${JSON.stringify(faults)}`}${own}`,
   };
 }

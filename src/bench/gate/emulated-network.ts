@@ -9,6 +9,8 @@ export interface NetworkHost {
   readonly namespace: BenchNamespace;
   readonly taps: readonly EndpointTap[];
   readonly switchedDevices: readonly number[];
+  /** Frames that the network here has dropped by itself: its sockets were full, its queues were, it could not send. */
+  drops(): Promise<number>;
 }
 
 /** A network of endpoints' taps. It exists while the work on it goes on. */
@@ -42,7 +44,7 @@ export const oneBridge: NetworkKind = {
       const taps = namespace.persistentTaps(tapsOf('a', 8));
       await namespace.bridge(taps);
       await shape(taps);
-      return work([{ namespace, taps, switchedDevices: [] }]);
+      return work([{ namespace, taps, switchedDevices: [], drops: () => namespace.drops() }]);
     }),
 };
 
@@ -139,5 +141,6 @@ async function bringUpHost(namespace: BenchNamespace, own: OpenVSwitch, place: n
   await run(['ip', 'address', 'add', `${here.address}/24`, 'dev', 'br-underlay']);
   await run(['ip', 'link', 'set', 'br-underlay', 'up']);
   await own.appctl('tnl/neigh/set', 'br-underlay', there.address, there.mac);
-  return { namespace, taps, switchedDevices: [namespace.ifindex('underlay')] };
+  const drops = async () => (await namespace.drops()) + own.sendErrors;
+  return { namespace, taps, switchedDevices: [namespace.ifindex('underlay')], drops };
 }

@@ -47,6 +47,11 @@ export class EndpointHost {
     this.#network.namespace.enter();
   }
 
+  /** Frames that its network has dropped by itself. */
+  drops(): Promise<number> {
+    return this.#network.drops();
+  }
+
   async start(): Promise<void> {
     this.#generator = await Generator.start(this.#plans);
   }

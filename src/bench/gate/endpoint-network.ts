@@ -19,14 +19,18 @@ export interface CutOutcome {
   readonly pauseMs: number;
 }
 
-export type NetworkVerdict = Verdict & { readonly packetsPerSecond: number };
+export interface NetworkVerdict extends Verdict {
+  readonly packetsPerSecond: number;
+  /** Frames that the network's own sockets and queues have dropped: it got too little processor time. */
+  readonly dropped: number;
+}
 
 /** Endpoints under traffic on all hosts of a network, which stop and go on together. */
 export class EndpointNetwork {
   readonly #hosts: readonly EndpointHost[];
   readonly #plans: readonly EndpointPlan[];
   readonly #signal: AbortSignal;
-  #begin = { frames: 0, virtualNs: 0, lost: 0 };
+  #begin = { frames: 0, virtualNs: 0, lost: 0, dropped: 0 };
 
   private constructor(networks: readonly NetworkHost[], packetsPerSecond: number, signal: AbortSignal) {
     const plans = planTraffic(networks, packetsPerSecond);
@@ -83,7 +87,8 @@ export class EndpointNetwork {
     const seconds = (sent.virtualNs - this.#begin.virtualNs) / 1e9;
     const verdict = await this.#settled();
     const lost = verdict.lost - this.#begin.lost;
-    return { ...verdict, lost, packetsPerSecond: (sent.frames - this.#begin.frames) / seconds };
+    const dropped = (await this.#drops()) - this.#begin.dropped;
+    return { ...verdict, lost, dropped, packetsPerSecond: (sent.frames - this.#begin.frames) / seconds };
   }
 
   /** What is under way when a port of a switch does not forward yet is lost to the network, not to a cut. */
@@ -91,7 +96,12 @@ export class EndpointNetwork {
     for (const endpoint of this.#endpoints) await endpoint.continue();
     await this.run(learnMs);
     const { lost } = await this.#settled();
-    this.#begin = { ...sentBy(await this.#reports()), lost };
+    this.#begin = { ...sentBy(await this.#reports()), lost, dropped: await this.#drops() };
+  }
+
+  async #drops(): Promise<number> {
+    const counts = await Promise.all(this.#hosts.map((host) => host.drops()));
+    return counts.reduce((sum, count) => sum + count, 0);
   }
 
   async #settled(): Promise<Verdict> {

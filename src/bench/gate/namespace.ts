@@ -47,6 +47,17 @@ export class BenchNamespace {
     return `/run/netns/${this.name}`;
   }
 
+  /** Frames that its packet sockets (a switch's) had no room for, and that its queueing disciplines dropped. */
+  async drops(): Promise<number> {
+    const inside = ['ip', 'netns', 'exec', this.name];
+    const [sockets, queues] = await Promise.all([
+      run([...inside, 'ss', '-0', '-n', '-m']),
+      run([...inside, 'tc', '-s', 'qdisc', 'show']),
+    ]);
+    const found = [...sockets.matchAll(/,d(\d+)\)/g), ...queues.matchAll(/\(dropped (\d+)/g)];
+    return found.reduce((sum, [, count]) => sum + Number(count), 0);
+  }
+
   ifindex(device: string): number {
     const found = readLinks().find(({ name }) => name === device);
     if (found === undefined) throw new Error(`there is no device ${device}`);
