@@ -14,6 +14,7 @@
 #include "leftovers.h"
 #include "paused-threads.h"
 #include "poll-watch.h"
+#include "wake.h"
 
 namespace staghorn {
 
@@ -130,7 +131,7 @@ class CutJob : public Job {
     LockedPages writes(writes_.data(), writes_.size() * sizeof(Write));
     bool pausing = std::any_of(readers_.begin(), readers_.end(), [](const Reader &reader) { return reader.thread != 0; });
     if (pausing) pauser_ = std::make_unique<ThreadPauser>(priority_);
-    woke_ns_ = SleepUntil(at_ns_, spin_ns_, *control());
+    woke_ns_ = SleepUntil(at_ns_, spin_ns_, *control()).woke_ns;
     for (uint32_t *mode : mode_words_) __atomic_store_n(mode, 1, __ATOMIC_RELEASE);
     flipped_ns_ = MonotonicNs();
     WaitForRings();

@@ -6,8 +6,13 @@ import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
 import { gateBench } from './gate/gate-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
+import { timerBench } from './timer/timer-bench.ts';
 
-const benches: Readonly<Record<string, Bench>> = { gate: gateBench, snapshot: snapshotBench };
+const benches: Readonly<Record<string, Bench>> = {
+  gate: gateBench,
+  snapshot: snapshotBench,
+  timer: timerBench,
+};
 
 /** `npm run bench -- NAME [--quick] [--json]`. */
 async function main(): Promise<number> {
