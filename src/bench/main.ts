@@ -5,11 +5,13 @@ import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
 import { reportOf, resultsDirectory, saveReport, writePerformancePage } from './report.ts';
 import { gateBench } from './gate/gate-bench.ts';
+import { quiesceBench } from './quiesce/quiesce-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 import { timerBench } from './timer/timer-bench.ts';
 
 const benches: Readonly<Record<string, Bench>> = {
   gate: gateBench,
+  quiesce: quiesceBench,
   snapshot: snapshotBench,
   timer: timerBench,
 };
