@@ -14,6 +14,8 @@
 #include "leftovers.h"
 #include "paused-threads.h"
 #include "poll-watch.h"
+#include "vcpu-hold.h"
+#include "wake.h"
 
 namespace staghorn {
 
@@ -97,6 +99,21 @@ static Napi::Array WritesResult(Napi::Env env, const std::vector<Write> &writes)
   return array;
 }
 
+static constexpr int64_t kHoldBoundNs = 2000000;   // a vCPU that does not stand by then gets no CPU at all
+static constexpr int64_t kHeldBoundNs = 10000000;  // and one that stands for so long goes on, whatever its main thread does
+
+// [{mainThread, vcpuThreads}]
+static std::vector<HeldVm> HeldVmsOf(Napi::Array array) {
+  std::vector<HeldVm> vms(array.Length());
+  for (uint32_t i = 0; i < vms.size(); i++) {
+    Napi::Object vm = array.Get(i).As<Napi::Object>();
+    vms[i].main = vm.Get("mainThread").As<Napi::Number>().Int32Value();
+    Napi::Array vcpus = vm.Get("vcpuThreads").As<Napi::Array>();
+    for (uint32_t j = 0; j < vcpus.Length(); j++) vms[i].vcpus.push_back(vcpus.Get(j).As<Napi::Number>().Int32Value());
+  }
+  return vms;
+}
+
 class CutJob : public Job {
  public:
   explicit CutJob(Napi::Object options) : writes_(WritesOf(options.Get("writes").As<Napi::Array>())) {
@@ -108,6 +125,7 @@ class CutJob : public Job {
     Napi::Array mode_words = options.Get("modeWords").As<Napi::Array>();
     for (uint32_t i = 0; i < mode_words.Length(); i++)
       mode_words_.push_back(static_cast<uint32_t *>(mode_words.Get(i).As<Napi::ArrayBuffer>().Data()));
+    held_ = HeldVmsOf(options.Get("held").As<Napi::Array>());
     if (options.Get("journal").IsObject()) journal_ = JournalOf(options.Get("journal"));
     Napi::Array taps = options.Get("taps").As<Napi::Array>();
     taps_ = RingTapsOf(taps);
@@ -129,14 +147,18 @@ class CutJob : public Job {
     LockedPages storage(journal_ ? journal_->memory() : nullptr, journal_ ? journal_->size() : 0);
     LockedPages writes(writes_.data(), writes_.size() * sizeof(Write));
     bool pausing = std::any_of(readers_.begin(), readers_.end(), [](const Reader &reader) { return reader.thread != 0; });
+    if (!held_.empty()) hold_ = std::make_unique<VcpuHold>(held_, priority_);
     if (pausing) pauser_ = std::make_unique<ThreadPauser>(priority_);
-    woke_ns_ = SleepUntil(at_ns_, spin_ns_, *control());
+    woke_ns_ = SleepUntil(at_ns_, spin_ns_, *control()).woke_ns;
     for (uint32_t *mode : mode_words_) __atomic_store_n(mode, 1, __ATOMIC_RELEASE);
     flipped_ns_ = MonotonicNs();
     WaitForRings();
     if (ReadLeftovers()) rings_empty_ns_ = MonotonicNs();
+    if (hold_) hold_->Hold(kHoldBoundNs);
     for (Write &write : writes_) WriteOut(write);
+    if (hold_) hold_->ReleaseWhenAwaited(kHeldBoundNs);
     pauser_.reset();
+    hold_.reset();
   }
 
   Napi::Value Result(Napi::Env env) override {
@@ -224,6 +246,8 @@ class CutJob : public Job {
   std::vector<uint32_t> stuck_;
   std::vector<pid_t> threads_;
   std::unique_ptr<ThreadPauser> pauser_;
+  std::vector<HeldVm> held_;
+  std::unique_ptr<VcpuHold> hold_;
   size_t paused_ = 0;
   bool full_ = false;
   std::vector<Write> writes_;
@@ -237,6 +261,7 @@ class ResumeJob : public Job {
     Keep(options);
     spin_ns_ = options.Get("spinNs").As<Napi::Number>().Int64Value();
     priority_ = options.Get("realtimePriority").As<Napi::Number>().Int32Value();
+    held_ = HeldVmsOf(options.Get("held").As<Napi::Array>());
     for (Write &write : writes_) order_.push_back(&write);
     std::stable_sort(order_.begin(), order_.end(), [](Write *a, Write *b) { return a->at_ns < b->at_ns; });
   }
@@ -245,12 +270,18 @@ class ResumeJob : public Job {
   void Run() override {
     PrepareThread(&realtime_, priority_);
     LockedPages writes(writes_.data(), writes_.size() * sizeof(Write));
+    std::unique_ptr<VcpuHold> hold;
+    if (!held_.empty()) {
+      hold = std::make_unique<VcpuHold>(held_, priority_);
+      hold->Hold(kHoldBoundNs);
+    }
     // Cancellable until the first write only: half of the VMs resumed is what nobody wants.
     JobControl never;
     for (Write *write : order_) {
       SleepUntil(write->at_ns, spin_ns_, write == order_.front() ? *control() : never);
       WriteOut(*write);
     }
+    if (hold) hold->ReleaseWhenServed(kHeldBoundNs);
   }
   Napi::Value Result(Napi::Env env) override {
     Napi::Object result = Napi::Object::New(env);
@@ -265,6 +296,7 @@ class ResumeJob : public Job {
   bool realtime_ = false;
   std::vector<Write> writes_;
   std::vector<Write *> order_;
+  std::vector<HeldVm> held_;
 };
 
 static Facility barrier_facility([](Napi::Env env, Napi::Object exports) {

@@ -3,6 +3,7 @@
 
 #include "addon.h"
 #include "job.h"
+#include "wake.h"
 
 namespace staghorn {
 
@@ -40,18 +41,20 @@ class SleepJob : public Job {
  protected:
   void Run() override {
     if (priority_ > 0) realtime_ = TryRealtime(priority_);
-    woke_ns_ = SleepUntil(at_ns_, spin_ns_, *control());
+    wakeup_ = SleepUntil(at_ns_, spin_ns_, *control());
   }
   Napi::Value Result(Napi::Env env) override {
     Napi::Object result = Napi::Object::New(env);
-    result.Set("wokeNs", BigIntOf(env, woke_ns_));
-    result.Set("latenessNs", Napi::Number::New(env, double(woke_ns_ - at_ns_)));
+    result.Set("wokeNs", BigIntOf(env, wakeup_.woke_ns));
+    result.Set("latenessNs", Napi::Number::New(env, double(wakeup_.woke_ns - at_ns_)));
+    result.Set("longestGapNs", Napi::Number::New(env, double(wakeup_.longest_gap_ns)));
     result.Set("realtime", Napi::Boolean::New(env, realtime_));
     return result;
   }
 
  private:
-  int64_t at_ns_, spin_ns_, woke_ns_ = 0;
+  int64_t at_ns_, spin_ns_;
+  Wakeup wakeup_{};
   int priority_;
   bool realtime_ = false;
 };
@@ -63,11 +66,34 @@ static Napi::Value StartSleep(const Napi::CallbackInfo &info) {
                                                            options.Get("realtimePriority").As<Napi::Number>().Int32Value()));
 }
 
+// clock_nanosleep(2) as programs use it, to compare with.
+class NanosleepJob : public Job {
+ public:
+  explicit NanosleepJob(int64_t at_ns) : at_ns_(at_ns) {}
+
+ protected:
+  void Run() override {
+    timespec at = {time_t(at_ns_ / 1000000000), long(at_ns_ % 1000000000)};
+    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &at, nullptr) == EINTR) {
+    }
+    woke_ns_ = MonotonicNs();
+  }
+  Napi::Value Result(Napi::Env env) override { return Napi::Number::New(env, double(woke_ns_ - at_ns_)); }
+
+ private:
+  int64_t at_ns_, woke_ns_ = 0;
+};
+
+static Napi::Value StartNanosleep(const Napi::CallbackInfo &info) {
+  return Job::Start(info.Env(), std::make_unique<NanosleepJob>(Int64Of(info[0])));
+}
+
 static Facility clock_facility([](Napi::Env env, Napi::Object exports) {
   exports.Set("monotonicNs", Napi::Function::New<ClockNs<CLOCK_MONOTONIC>>(env));
   exports.Set("realtimeNs", Napi::Function::New<ClockNs<CLOCK_REALTIME>>(env));
   exports.Set("taiNs", Napi::Function::New<ClockNs<CLOCK_TAI>>(env));
   exports.Set("realtimeMinusMonotonicNs", Napi::Function::New<RealtimeMinusMonotonicNs>(env));
+  exports.Set("startNanosleep", Napi::Function::New<StartNanosleep>(env));
   exports.Set("startSleep", Napi::Function::New<StartSleep>(env));
 });
 

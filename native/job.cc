@@ -1,9 +1,7 @@
 #include "job.h"
 
-#include <poll.h>
 #include <sched.h>
 #include <sys/eventfd.h>
-#include <sys/timerfd.h>
 #include <unistd.h>
 
 #include "addon.h"
@@ -86,35 +84,6 @@ void Job::StopForTeardown(void *data) {
   Job *job = static_cast<Job *>(data);
   job->control_->Cancel();
   if (job->thread_.joinable()) job->thread_.join();
-}
-
-static int WaitForTimer(int timer, int cancel_fd) {
-  pollfd fds[2] = {{timer, POLLIN, 0}, {cancel_fd, POLLIN, 0}};
-  while (poll(fds, 2, -1) < 0) {
-    if (errno != EINTR) return errno;
-  }
-  return fds[1].revents ? ECANCELED : 0;
-}
-
-// A timerfd is the same high-resolution timer as clock_nanosleep's, without timer slack, and can be waited for
-// together with the cancellation.
-int64_t SleepUntil(int64_t at_ns, int64_t spin_ns, const JobControl &control) {
-  int64_t timer_ns = at_ns - spin_ns;
-  if (timer_ns > MonotonicNs()) {
-    int timer = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC);
-    if (timer < 0) throw SystemError(errno, "timerfd_create");
-    itimerspec when = {};
-    when.it_value = {time_t(timer_ns / 1000000000), long(timer_ns % 1000000000)};
-    int error = timerfd_settime(timer, TFD_TIMER_ABSTIME, &when, nullptr) < 0 ? errno : WaitForTimer(timer, control.cancel_fd);
-    close(timer);
-    if (error != 0) throw SystemError(error, error == ECANCELED ? "cancelled" : "timerfd");
-  }
-  for (;;) {
-    if (control.cancelled.load(std::memory_order_relaxed)) throw SystemError(ECANCELED, "cancelled");
-    int64_t now = MonotonicNs();
-    if (now >= at_ns) return now;
-    __builtin_ia32_pause();
-  }
 }
 
 bool TryRealtime(int priority) {

@@ -61,9 +61,6 @@ class Job {
   std::string what_;
 };
 
-// Sleeps until CLOCK_MONOTONIC at_ns - spin_ns, then spins until at_ns. Returns the time it woke at, or throws ECANCELED.
-int64_t SleepUntil(int64_t at_ns, int64_t spin_ns, const JobControl &control);
-
 // SCHED_FIFO for the calling thread; false where that is not allowed.
 bool TryRealtime(int priority);
 

@@ -8,6 +8,8 @@ export interface BenchResult {
   readonly met: boolean | null;
   /** What was measured beside it in the same run. */
   readonly reference: string | null;
+  /** Every single value behind it, in its unit. */
+  readonly samples?: readonly number[];
 }
 
 export interface BenchOptions {
@@ -36,6 +38,7 @@ export function medianAtMost({ metric, unit, values, limit }: AtMost): BenchResu
     goal: `≤ ${limit}`,
     met: value <= limit,
     reference: `${values.length} values; p10 ${p10}, p90 ${p90}, max ${round(Math.max(...values))}`,
+    samples: values,
   };
 }
 

@@ -1,24 +1,35 @@
-import { cpus, release, totalmem } from 'node:os';
 import { parseArgs } from 'node:util';
 
 import { formatTable } from '../cli/table.ts';
 import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
+import { reportOf, resultsDirectory, saveReport, writePerformancePage } from './report.ts';
 import { gateBench } from './gate/gate-bench.ts';
+import { quiesceBench } from './quiesce/quiesce-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
+import { timerBench } from './timer/timer-bench.ts';
 
-const benches: Readonly<Record<string, Bench>> = { gate: gateBench, snapshot: snapshotBench };
+const benches: Readonly<Record<string, Bench>> = {
+  gate: gateBench,
+  quiesce: quiesceBench,
+  snapshot: snapshotBench,
+  timer: timerBench,
+};
 
-/** `npm run bench -- NAME [--quick] [--json]`. */
+/** `npm run bench -- NAME [--quick] [--json]`, and `npm run bench -- report`, which writes docs/performance.md. */
 async function main(): Promise<number> {
   const { positionals, values } = parseArgs({
     allowPositionals: true,
     options: { json: { type: 'boolean' }, quick: { type: 'boolean' } },
   });
   const name = positionals[0] ?? '';
+  if (name === 'report') {
+    process.stdout.write(`docs/performance.md: ${writePerformancePage().join(', ')}\n`);
+    return 0;
+  }
   const bench = Object.hasOwn(benches, name) ? benches[name] : undefined;
   if (bench === undefined) {
-    process.stderr.write(`bench: name one of: ${Object.keys(benches).join(', ')}\n`);
+    process.stderr.write(`bench: name one of: ${[...Object.keys(benches), 'report'].join(', ')}\n`);
     return 2;
   }
   const stop = new AbortController();
@@ -33,13 +44,10 @@ async function main(): Promise<number> {
     reference ?? '',
   ]);
   process.stdout.write(`${formatTable(['METRIC', 'MEDIAN', 'GOAL', '', 'SPREAD'], rows)}\n`);
-  const machine = {
-    cpu: cpus()[0]?.model ?? '',
-    cores: cpus().length,
-    memoryBytes: totalmem(),
-    kernel: release(),
-  };
-  if (values.json === true) process.stdout.write(`${JSON.stringify({ bench: name, machine, results })}\n`);
+  const report = reportOf(name, values.quick === true, results);
+  saveReport(report);
+  onStep(`written: ${resultsDirectory}/${name}.json and ${name}.svg`);
+  if (values.json === true) process.stdout.write(`${JSON.stringify(report)}\n`);
   return 0;
 }
 

@@ -26,6 +26,12 @@ export interface CutTap extends RingTap {
   readonly replaced: boolean;
 }
 
+/** A VM whose vCPUs stand still while its main thread carries out `stop` or `cont`. */
+export interface HeldVm {
+  readonly mainThread: number;
+  readonly vcpuThreads: readonly number[];
+}
+
 export interface CutOptions {
   /** The instant of the cut on CLOCK_MONOTONIC. */
   readonly atNs: bigint;
@@ -38,6 +44,8 @@ export interface CutOptions {
   /** Where frames go that stay in rings; null: they stay there. */
   readonly journal: LeftoverJournal | null;
   readonly writes: readonly BarrierWrite[];
+  /** Their vCPUs stand still from right before the writes until their main threads wait for them. */
+  readonly held?: readonly HeldVm[];
   /** SCHED_FIFO priority, 1 to 99. */
   readonly realtimePriority?: number;
   /** Cancels until T; afterwards the cut is made to its end. */
@@ -70,6 +78,8 @@ export interface CutTimes {
 export interface ResumeOptions {
   readonly writes: readonly (BarrierWrite & { readonly atNs: bigint })[];
   readonly spinNs: number;
+  /** Their vCPUs stand still until every main thread has done its part. */
+  readonly held?: readonly HeldVm[];
   readonly realtimePriority?: number;
   /** Cancels until the first instant; afterwards all are written. */
   readonly signal?: AbortSignal | undefined;
@@ -80,7 +90,10 @@ export interface ResumeTimes {
   readonly writes: readonly WriteOutcome[];
 }
 
-type Started<Options> = Omit<Options, 'signal' | 'journal'> & { readonly realtimePriority: number };
+type Started<Options> = Omit<Options, 'signal' | 'journal'> & {
+  readonly realtimePriority: number;
+  readonly held: readonly HeldVm[];
+};
 
 interface BarrierAddon {
   startCut(options: Started<CutOptions> & { readonly journal: NativeJournal | null }): NativeJob<CutTimes>;
@@ -105,7 +118,8 @@ export async function runCut(options: CutOptions): Promise<CutTimes> {
   requireRingTaps(cut.taps);
   const journal = cut.journal?.native ?? null;
   const realtimePriority = cut.realtimePriority ?? realtimePriorityDefault;
-  return runJob(() => addon.startCut({ ...cut, journal, realtimePriority }), signal);
+  const held = cut.held ?? [];
+  return runJob(() => addon.startCut({ ...cut, held, journal, realtimePriority }), signal);
 }
 
 /** Makes each write at its own instant, in order of time, from a native real-time thread. */
@@ -113,7 +127,8 @@ export async function runResume(options: ResumeOptions): Promise<ResumeTimes> {
   const { signal, ...resume } = options;
   requireDuration('spinNs', resume.spinNs);
   const realtimePriority = resume.realtimePriority ?? realtimePriorityDefault;
-  return runJob(() => addon.startResume({ ...resume, realtimePriority }), signal);
+  const held = resume.held ?? [];
+  return runJob(() => addon.startResume({ ...resume, held, realtimePriority }), signal);
 }
 
 function requireDuration(name: string, value: number): void {

@@ -7,6 +7,7 @@ interface ClockAddon {
   realtimeNs(): bigint;
   taiNs(): bigint;
   realtimeMinusMonotonicNs(): bigint;
+  startNanosleep(atNs: bigint): NativeJob<number>;
   startSleep(options: Required<Omit<SleepOptions, 'signal'>>): NativeJob<SleepResult>;
 }
 
@@ -26,6 +27,8 @@ export interface SleepResult {
   readonly wokeNs: bigint;
   /** wokeNs - atNs. */
   readonly latenessNs: number;
+  /** The longest that the thread was away while it spun: an interrupt, or the hypervisor took the processor. */
+  readonly longestGapNs: number;
   readonly realtime: boolean;
 }
 
@@ -57,4 +60,9 @@ export async function sleepUntil(options: SleepOptions): Promise<SleepResult> {
     throw new RangeError(`realtimePriority must be 0 to 99: ${realtimePriority}`);
   }
   return runJob(() => addon.startSleep({ atNs, spinNs, realtimePriority }), signal);
+}
+
+/** clock_nanosleep(2) alone, in a thread of its own; to compare with. @returns how late it woke, nanoseconds */
+export function nanosleepUntil(atNs: bigint): Promise<number> {
+  return runJob(() => addon.startNanosleep(atNs));
 }
