@@ -1,7 +1,5 @@
-import { availableParallelism } from 'node:os';
-
 import { prepareFork, probeFork } from '../native/fork.ts';
-import { saveRam, type SavedRam } from '../native/ram.ts';
+import { copyThreads, saveRam, type RateLimit, type SavedRam, type StoringOptions } from '../native/ram.ts';
 import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
 import type { RamLayout } from './ram-layout.ts';
 
@@ -17,6 +15,10 @@ export interface KeptRam {
 }
 
 export interface WriteOptions {
+  /** The stored form; left out: in full, without identities. */
+  readonly storing?: StoringOptions | undefined;
+  /** Of what is written beside running VMs. */
+  readonly limit?: RateLimit | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((doneBytes: number) => void) | undefined;
 }
@@ -34,7 +36,6 @@ export interface RamKeeper {
 export type PrepareKeeper = (pid: number, layout: RamLayout) => Promise<RamKeeper>;
 
 const forkTimeoutMs = 5_000;
-const copyThreads = Math.min(availableParallelism(), 8);
 
 async function keeperByFork(pid: number, layout: RamLayout): Promise<RamKeeper> {
   const prepared = await prepareFork({ pid, regions: regionsOf(layout), timeoutMs: forkTimeoutMs });
@@ -65,7 +66,7 @@ async function writeBlock(
   pid: number,
   block: { address: bigint; length: number },
   file: string,
-  { signal, onProgress }: WriteOptions,
+  { storing, limit, signal, onProgress }: WriteOptions,
   background: boolean,
 ): Promise<SavedRam> {
   const regions = [{ address: block.address, length: block.length, fileOffset: 0 }];
@@ -73,8 +74,10 @@ async function writeBlock(
     pid,
     regions,
     file,
-    // Beside running VMs the copy takes what CPU is left; while they stand still, all there is.
-    ...(background ? { threads: 1, niceness: 'idle' as const } : { threads: copyThreads, niceness: 0 }),
+    storing,
+    threads: copyThreads,
+    // Beside running VMs the copy takes what CPU is left, and no more than it may; while they stand still, all there is.
+    ...(background ? { niceness: 'idle' as const, limit } : { niceness: 0 }),
     signal,
     onProgress: onProgress && (({ doneBytes }) => onProgress(doneBytes)),
   });
