@@ -7,6 +7,7 @@ import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
 import type { PartialSnapshot, SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
+import { ramBytesOf } from '../vmm/ram-layout.ts';
 import { chooseMethod } from '../vmm/save-methods.ts';
 import { edgeOf } from './edge-of-host.ts';
 import { readSurroundings, selectProcesses, switchedDevices } from './host-inventory.ts';
@@ -193,7 +194,7 @@ function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMe
 }
 
 async function requireSpace(vms: readonly ControlledVm[], store: SnapshotStore): Promise<void> {
-  const neededBytes = vms.reduce((sum, { layout }) => sum + layout.main.length, spareBytes);
+  const neededBytes = vms.reduce((sum, { layout }) => sum + ramBytesOf(layout), spareBytes);
   const freeBytes = await store.freeBytes();
   if (freeBytes >= neededBytes) return;
   const mebibytes = (bytes: number) => `${Math.ceil(bytes / 1024 / 1024)} MiB`;

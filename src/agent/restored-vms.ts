@@ -54,6 +54,12 @@ function launchSpec(stored: StoredVm, directory: string, runDirectory: string): 
     qmpSocket: stored.qmpSocket,
     ramFile: join(directory, stored.ram.file),
     ramBytes: stored.ram.bytes,
+    backends: stored.memory.map(({ id, device, ram }) => ({
+      id,
+      device,
+      file: join(directory, ram.file),
+      bytes: ram.bytes,
+    })),
     logFile: join(runDirectory, `${stored.name}.qemu.log`),
   };
 }

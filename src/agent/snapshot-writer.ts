@@ -10,6 +10,7 @@ import { allocatedBytes, type PartialSnapshot } from '../store/snapshot-director
 import { vmError } from '../vmm/connect-qmp.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import { formatCommandLine, withoutRestoreOptions } from '../vmm/command-line.ts';
+import { ramBytesOf } from '../vmm/ram-layout.ts';
 import { StoppedVmSaver, type StoredVmParts } from './stopped-vm-saver.ts';
 import type { SwitchSaver } from './switch-saver.ts';
 import type { StopInstants } from './vm-group.ts';
@@ -145,7 +146,7 @@ export class SnapshotWriter {
     signal: AbortSignal,
     onProgress: (done: number, total: number) => void,
   ) {
-    const total = [...this.#savers.values()].reduce((sum, { vm }) => sum + vm.layout.main.length, 0);
+    const total = [...this.#savers.values()].reduce((sum, { vm }) => sum + ramBytesOf(vm.layout), 0);
     const { name } = saver.vm;
     try {
       const stored = await saver.store(signal, (doneBytes) => {

@@ -47,6 +47,10 @@ export const storedVm = z.strictObject({
   resumedAtNs: instantNs,
   nics: z.array(nic),
   ram: storedRam,
+  /** RAM in memory objects beside main memory: NUMA nodes and DIMMs; `device` is what a restore has to plug in. */
+  memory: z
+    .array(z.strictObject({ id: z.string(), device: z.string().nullable(), ram: storedRam }))
+    .default([]),
   state: storedFile,
   /** RAM blocks other than main memory that are not in the device state (video memory). */
   blocks: z.array(storedFile.extend({ name: z.string() })),

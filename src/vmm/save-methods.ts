@@ -1,7 +1,7 @@
 import { prepareFork, probeFork } from '../native/fork.ts';
 import { copyThreads, saveRam, type RateLimit, type SavedRam, type StoringOptions } from '../native/ram.ts';
 import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
-import type { RamLayout } from './ram-layout.ts';
+import { blocksOf, type RamLayout } from './ram-layout.ts';
 
 /**
  * How the RAM of a stopped VM is kept (DESIGN.md "Saving a VM"; docs/decisions/0002): `fork` keeps a
@@ -23,8 +23,7 @@ export interface WriteOptions {
   readonly onProgress?: ((doneBytes: number) => void) | undefined;
 }
 
-const regionsOf = ({ main, others }: RamLayout) =>
-  [main, ...others].map(({ address, length }) => ({ address, length }));
+const regionsOf = (layout: RamLayout) => blocksOf(layout).map(({ address, length }) => ({ address, length }));
 
 /** Made ready before time stops; `keep` is called once the VM has stopped. */
 export interface RamKeeper {
@@ -104,7 +103,7 @@ export async function probeMethods(
 }
 
 async function forkObstacle(pid: number, layout: RamLayout): Promise<string | null> {
-  const shared = [layout.main, ...layout.others].find((block) => !block.private);
+  const shared = blocksOf(layout).find((block) => !block.private);
   if (shared !== undefined) return `${shared.name} is a shared mapping, which a fork does not copy`;
   return probeFork({ pid, regions: regionsOf(layout) });
 }
