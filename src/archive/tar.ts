@@ -80,7 +80,7 @@ export class TarDecoder {
 
   /** @throws StaghornError 'snapshot-damaged' if it is not such an archive */
   push(chunk: Buffer): TarEvent[] {
-    for (let rest = chunk; rest.length > 0; ) rest = this.#take(rest);
+    for (let rest = chunk; rest.length > 0;) rest = this.#take(rest);
     return this.#events.splice(0);
   }
 
@@ -132,7 +132,8 @@ function parseHeader(header: Buffer): TarFile {
   const [name, prefix] = [textAt(header, 0, nameBytes), textAt(header, 345, prefixBytes)];
   const path = prefix === '' ? name : `${prefix}/${name}`;
   const type = String.fromCharCode(header[156]!);
-  if (type !== '0') throw damaged(`${JSON.stringify(path)} is no regular file (type ${JSON.stringify(type)})`);
+  if (type !== '0')
+    throw damaged(`${JSON.stringify(path)} is no regular file (type ${JSON.stringify(type)})`);
   return { name: path, bytes: parseSize(header.subarray(124, 136)) };
 }
 
@@ -151,4 +152,5 @@ function textAt(header: Buffer, at: number, length: number): string {
   return field.toString('utf8', 0, end < 0 ? length : end);
 }
 
-const damaged = (what: string) => new StaghornError('snapshot-damaged', `this is not an archive that Staghorn reads: ${what}`);
+const damaged = (what: string) =>
+  new StaghornError('snapshot-damaged', `this is not an archive that Staghorn reads: ${what}`);

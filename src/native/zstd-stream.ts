@@ -29,13 +29,13 @@ export async function* compressZstd(
 ): AsyncGenerator<Buffer, void, undefined> {
   const start = addon.createZstdCompressor(level);
   for await (const chunk of source) {
-    for (let at = 0; at < chunk.length; ) {
+    for (let at = 0; at < chunk.length;) {
       const { readBytes, output } = await step(start, chunk.subarray(at), false);
       at += readBytes;
       if (output.length > 0) yield output;
     }
   }
-  for (let isWhole = false; !isWhole; ) {
+  for (let isWhole = false; !isWhole;) {
     const last = await step(start, nothing, true);
     isWhole = last.isWhole;
     if (last.output.length > 0) yield last.output;
@@ -53,7 +53,7 @@ export async function* decompressZstd(
   const start = addon.createZstdDecompressor();
   let isWhole = true;
   for await (const chunk of source) {
-    for (let at = 0, isFull = false; at < chunk.length || isFull; ) {
+    for (let at = 0, isFull = false; at < chunk.length || isFull;) {
       const result = await step(start, chunk.subarray(at), false);
       at += result.readBytes;
       isFull = result.output.length === outputBytes;

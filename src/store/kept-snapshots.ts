@@ -20,7 +20,10 @@ import {
 export async function retire(root: string, snapshot: string): Promise<void> {
   const parts = await listParts(root);
   const own = parts.filter((part) => part.snapshot === snapshot && part.state !== 'kept');
-  const needed = await neededBy(root, parts.filter((part) => part.snapshot !== snapshot));
+  const needed = await neededBy(
+    root,
+    parts.filter((part) => part.snapshot !== snapshot),
+  );
   for (const part of own) {
     const kept = join(root, keptName(snapshot));
     const stays = part.state === 'own' && !(await isThere(kept)) && (await isNeeded(root, part, needed));
@@ -44,7 +47,8 @@ export async function findNeeded(root: string, snapshot: string, file: string): 
 export async function sweep(root: string, isLive: (name: string) => Promise<boolean>): Promise<string[]> {
   const removed: string[] = [];
   for (const name of await namesIn(root)) {
-    const temporary = name.endsWith(removedSuffix) || snapshotOfPartial(name) !== null || receiverOf(name) !== null;
+    const temporary =
+      name.endsWith(removedSuffix) || snapshotOfPartial(name) !== null || receiverOf(name) !== null;
     if (!temporary || (await isLive(name))) continue;
     await rm(join(root, name), { recursive: true, force: true });
     removed.push(name);

@@ -29,7 +29,12 @@ describe('a zstd stream', () => {
   });
 
   it('reads frames that follow each other as one', async () => {
-    const parts = [Buffer.from('one, '), randomBytes(600_000), Buffer.alloc(1_048_576), Buffer.from(' and four')];
+    const parts = [
+      Buffer.from('one, '),
+      randomBytes(600_000),
+      Buffer.alloc(1_048_576),
+      Buffer.from(' and four'),
+    ];
     const packed = Buffer.concat(await Promise.all(parts.map((part) => compressed(part))));
     expect((await unpacked(packed)).equals(Buffer.concat(parts))).toBe(true);
   });
@@ -37,8 +42,12 @@ describe('a zstd stream', () => {
   it('is what the zstd command reads and writes', async () => {
     const bytes = Buffer.concat([randomBytes(100_000), Buffer.alloc(5_000_000)]);
     const options = { maxBuffer: 2 ** 24 };
-    expect(execFileSync('zstd', ['-dc'], { ...options, input: await compressed(bytes) }).equals(bytes)).toBe(true);
-    expect((await unpacked(execFileSync('zstd', ['-c'], { ...options, input: bytes }))).equals(bytes)).toBe(true);
+    expect(execFileSync('zstd', ['-dc'], { ...options, input: await compressed(bytes) }).equals(bytes)).toBe(
+      true,
+    );
+    expect((await unpacked(execFileSync('zstd', ['-c'], { ...options, input: bytes }))).equals(bytes)).toBe(
+      true,
+    );
   });
 
   it('refuses what is cut off, and what was changed', async () => {
