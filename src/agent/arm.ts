@@ -14,6 +14,7 @@ import { readSurroundings, selectProcesses, switchedDevices } from './host-inven
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { NetworkWatch } from './network-watch.ts';
+import { RamStorage } from './ram-storage.ts';
 import { SnapshotWriter } from './snapshot-writer.ts';
 import { SwitchSaver } from './switch-saver.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
@@ -67,15 +68,18 @@ export async function arm(
     const losses = params.snapshot === null ? [] : await Promise.all(vms.map((vm) => vm.losses()));
     const switches =
       params.snapshot === null ? null : await SwitchSaver.prepare(surroundings.links, vms, signal);
+    const storage =
+      params.snapshot === null ? null : await RamStorage.prepare(params, tools.store, vms, signal);
     // After the intent: whoever finds it removes these too.
     ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
     const writer =
-      params.snapshot === null || switches === null
+      params.snapshot === null || switches === null || storage === null
         ? null
         : new SnapshotWriter(
             await prepareDirectory(params.snapshot, chosen, tools.store, undo),
             chosen,
             switches,
+            storage,
           );
     ports.attach();
     edge?.attach();
@@ -90,6 +94,7 @@ export async function arm(
         ...watch.undeclared.map(describeUndeclared),
         ...(switches?.warnings ?? []),
         ...losses.flat(),
+        ...(storage?.warnings ?? []),
       ],
       ...tools,
     });

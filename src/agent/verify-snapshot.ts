@@ -1,6 +1,7 @@
 import { messageOf } from '../errors/index.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
 import { switchFilesOf } from '../store/manifest.ts';
+import { ramsOf } from '../store/ram-parent.ts';
 import { checkFile, type SnapshotStore, type StoredPart } from '../store/snapshot-directory.ts';
 import { findRamDamage } from './restore-check.ts';
 
@@ -50,8 +51,8 @@ export async function findPartDamage(
       problems.push(await checkFile(directory, file, signal));
       bytes += file.bytes;
     }
-    problems.push(await findRamDamage(directory, vm.ram, signal));
-    bytes += vm.ram.bytes;
+    problems.push(...(await findRamDamage(directory, vm, signal)));
+    bytes += ramsOf(vm).reduce((sum, ram) => sum + ram.bytes, 0);
   }
   return { bytes, problems: problems.filter((problem) => problem !== null) };
 }

@@ -4,6 +4,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:f
 import { dirname, join } from 'node:path';
 
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
+import { filesNamedBy } from './manifest-files.ts';
 import { formatManifest, parseManifest, type HostManifest, type StoredFile } from './manifest.ts';
 import { findNeeded, isThere, retire, sweep } from './kept-snapshots.ts';
 import { copyName, manifestName, needsDirectory, partialName } from './part-names.ts';
@@ -23,6 +24,11 @@ export class SnapshotStore {
 
   constructor(root: string) {
     this.#root = root;
+  }
+
+  /** That in which a part has its directory. */
+  static containing(partDirectory: string): SnapshotStore {
+    return new SnapshotStore(dirname(partDirectory));
   }
 
   get root(): string {
@@ -128,9 +134,8 @@ export class PartialSnapshot {
    */
   async seal(manifest: HostManifest): Promise<{ manifestSha256: string; bytes: number }> {
     const text = formatManifest(manifest);
-    for (const { ram, blocks } of manifest.vms) {
-      for (const { file } of [ram, ...blocks]) await syncPath(join(this.path, file));
-    }
+    const own = filesNamedBy(manifest).filter(({ snapshot }) => snapshot === null);
+    for (const { file } of own) await syncPath(join(this.path, file));
     await writeSynced(join(this.path, manifestName), Buffer.from(text));
     await syncPath(this.path);
     await rename(this.path, this.#sealedPath);

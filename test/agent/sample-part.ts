@@ -41,7 +41,9 @@ export async function sealSamplePart(
     stoppedAtNs: 1n,
     resumedAtNs: 2n,
     nics: [],
+    memory: [],
     ram: {
+      ...{ form: 'full', identities: null, places: null, layers: [] },
       file: 'a.ram',
       bytes: ramBytes,
       storedBytes: 8192,
