@@ -9,7 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { writeMemory } from '../../native/ram.ts';
 import { QmpClient } from '../../qmp/index.ts';
 import { ControlledVm } from '../../vmm/controlled-vm.ts';
-import { readQemuProcess } from '../../vmm/qemu-process.ts';
+import { readQemuProcess, type QemuProcess } from '../../vmm/qemu-process.ts';
 
 const exe = '/usr/bin/qemu-system-x86_64';
 const mebibyte = 1024 * 1024;
@@ -20,18 +20,12 @@ const startPollMs = 20;
 /** A QEMU without a guest's kernel, whose firmware waits for a disk: what its RAM holds is written from outside. */
 export class BenchVm {
   readonly directory: string;
-  readonly memoryMiB: number;
-  readonly controlled: ControlledVm;
+  readonly process: QemuProcess;
   readonly #child: ChildProcess;
 
-  private constructor(
-    directory: string,
-    memoryMiB: number,
-    { controlled, child }: { controlled: ControlledVm; child: ChildProcess },
-  ) {
+  private constructor(directory: string, process: QemuProcess, child: ChildProcess) {
     this.directory = directory;
-    this.memoryMiB = memoryMiB;
-    this.controlled = controlled;
+    this.process = process;
     this.#child = child;
   }
 
@@ -47,21 +41,30 @@ export class BenchVm {
       { stdio: 'ignore' },
     );
     try {
-      return new BenchVm(directory, memoryMiB, { controlled: await control(child, socket, signal), child });
+      return new BenchVm(directory, await whenItAnswers(child, socket, signal), child);
     } catch (error) {
       await end(child, directory);
       throw error;
     }
   }
 
+  /** Takes control of it for one save, as a barrier does; to be closed. */
+  control(): Promise<ControlledVm> {
+    return ControlledVm.open(this.process, { links: [], switchPorts: new Map() });
+  }
+
   /** Writes noise into a part of its RAM, from the beginning on. */
-  dirty(fraction: number): void {
-    const { address, length } = this.controlled.layout.main;
-    writeNoise({ pid: this.controlled.process.pid, address, length }, fraction);
+  async dirty(fraction: number): Promise<void> {
+    const controlled = await this.control();
+    try {
+      const { address, length } = controlled.layout.main;
+      writeNoise({ pid: this.process.pid, address, length }, fraction);
+    } finally {
+      await controlled.close();
+    }
   }
 
   async stop(): Promise<void> {
-    await this.controlled.close();
     await end(this.#child, this.directory);
   }
 }
@@ -79,16 +82,14 @@ export function writeNoise(
   }
 }
 
-async function control(child: ChildProcess, socket: string, signal: AbortSignal): Promise<ControlledVm> {
+async function whenItAnswers(child: ChildProcess, socket: string, signal: AbortSignal): Promise<QemuProcess> {
   for (;;) {
     signal.throwIfAborted();
     if (child.exitCode !== null) throw new Error(`${exe} ended with exit code ${child.exitCode}`);
     const qmp = await QmpClient.connect({ path: socket, timeoutMs: 5_000, signal }).catch(() => null);
-    const process = await readQemuProcess(child.pid!);
-    if (qmp !== null && process !== null) {
-      return ControlledVm.over(process, { qmp, path: socket }, { links: [], switchPorts: new Map() });
-    }
     await qmp?.close();
+    const process = await readQemuProcess(child.pid!);
+    if (qmp !== null && process !== null) return process;
     await delay(startPollMs, undefined, { signal });
   }
 }

@@ -1,6 +1,6 @@
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { rm } from 'node:fs/promises';
 import { medianAtMost, quantile, type BenchOptions, type BenchResult } from '../bench.ts';
 import { BenchVm } from './bench-vm.ts';
 import { idleBytes } from './idle-bytes.ts';
@@ -39,7 +39,7 @@ async function withVm<Result>(
   onStep(`a VM of ${memoryMiB} MiB`);
   const vm = await BenchVm.start(memoryMiB, signal);
   try {
-    vm.dirty(dirtyFraction);
+    await vm.dirty(dirtyFraction);
     return await measure(vm);
   } finally {
     await vm.stop();

@@ -25,9 +25,9 @@ export async function saveAndCopy(vm: BenchVm): Promise<SaveRound> {
   try {
     let saved: SavedRam | undefined;
     let save = { ms: 0, syncedMs: 0 };
-    await pauseByFork(vm, async (ram) => {
+    await pauseByFork(vm, async (ram, { layout }) => {
       save = await timed(file, async () => {
-        saved = await ram.write(vm.controlled.layout.main, file, { storing });
+        saved = await ram.write(layout.main, file, { storing });
       });
     });
     const copied = await timed(copy, () => run('cp', ['--reflink=never', file, copy]));
