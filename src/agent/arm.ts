@@ -27,6 +27,8 @@ export interface ArmTools {
   readonly log: Logger;
 }
 
+/** Identities (16 bytes for each page) and places (1 KiB for each MiB). */
+const besideRam = 16 / 4096 + 1024 / 2 ** 20;
 /** What the manifest, frames and checksums may need beside RAM. */
 const spareBytes = 64 * 1024 * 1024;
 
@@ -199,7 +201,8 @@ function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMe
 }
 
 async function requireSpace(vms: readonly ControlledVm[], store: SnapshotStore): Promise<void> {
-  const neededBytes = vms.reduce((sum, { layout }) => sum + ramBytesOf(layout), spareBytes);
+  const ramBytes = vms.reduce((sum, { layout }) => sum + ramBytesOf(layout), 0);
+  const neededBytes = Math.ceil(ramBytes * (1 + besideRam)) + spareBytes;
   const freeBytes = await store.freeBytes();
   if (freeBytes >= neededBytes) return;
   const mebibytes = (bytes: number) => `${Math.ceil(bytes / 1024 / 1024)} MiB`;

@@ -1,4 +1,8 @@
+import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
+
 import type { Logger } from '../protocol/logger.ts';
+import { removeStaleImages } from '../store/ram-image.ts';
 import { receiverOf, snapshotOfPartial } from '../store/part-names.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { isRunning } from '../vmm/process-identity.ts';
@@ -16,5 +20,7 @@ export async function sweepStore(store: SnapshotStore, journal: IntentJournal, l
     const [pid, startTicks] = (receiverOf(name) ?? '').split('-');
     return startTicks !== undefined && isRunning({ pid: Number(pid), startTicks: BigInt(startTicks) });
   });
+  for (const name of await readdir(store.root).catch(() => []))
+    await removeStaleImages(join(store.root, name));
   if (removed.length > 0) log.warn({ removed }, 'removed what was left half-done in the store of snapshots');
 }
