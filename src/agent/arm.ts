@@ -7,12 +7,14 @@ import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
 import type { PartialSnapshot, SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
+import { ramBytesOf } from '../vmm/ram-layout.ts';
 import { chooseMethod } from '../vmm/save-methods.ts';
 import { edgeOf } from './edge-of-host.ts';
 import { readSurroundings, selectProcesses, switchedDevices } from './host-inventory.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { NetworkWatch } from './network-watch.ts';
+import { RamStorage } from './ram-storage.ts';
 import { SnapshotWriter } from './snapshot-writer.ts';
 import { SwitchSaver } from './switch-saver.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
@@ -25,6 +27,8 @@ export interface ArmTools {
   readonly log: Logger;
 }
 
+/** Identities (16 bytes for each page) and places (1 KiB for each MiB). */
+const besideRam = 16 / 4096 + 1024 / 2 ** 20;
 /** What the manifest, frames and checksums may need beside RAM. */
 const spareBytes = 64 * 1024 * 1024;
 
@@ -66,15 +70,18 @@ export async function arm(
     const losses = params.snapshot === null ? [] : await Promise.all(vms.map((vm) => vm.losses()));
     const switches =
       params.snapshot === null ? null : await SwitchSaver.prepare(surroundings.links, vms, signal);
+    const storage =
+      params.snapshot === null ? null : await RamStorage.prepare(params, tools.store, vms, signal);
     // After the intent: whoever finds it removes these too.
     ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
     const writer =
-      params.snapshot === null || switches === null
+      params.snapshot === null || switches === null || storage === null
         ? null
         : new SnapshotWriter(
             await prepareDirectory(params.snapshot, chosen, tools.store, undo),
             chosen,
             switches,
+            storage,
           );
     ports.attach();
     edge?.attach();
@@ -89,6 +96,7 @@ export async function arm(
         ...watch.undeclared.map(describeUndeclared),
         ...(switches?.warnings ?? []),
         ...losses.flat(),
+        ...(storage?.warnings ?? []),
       ],
       ...tools,
     });
@@ -193,7 +201,8 @@ function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMe
 }
 
 async function requireSpace(vms: readonly ControlledVm[], store: SnapshotStore): Promise<void> {
-  const neededBytes = vms.reduce((sum, { layout }) => sum + layout.main.length, spareBytes);
+  const ramBytes = vms.reduce((sum, { layout }) => sum + ramBytesOf(layout), 0);
+  const neededBytes = Math.ceil(ramBytes * (1 + besideRam)) + spareBytes;
   const freeBytes = await store.freeBytes();
   if (freeBytes >= neededBytes) return;
   const mebibytes = (bytes: number) => `${Math.ceil(bytes / 1024 / 1024)} MiB`;

@@ -2,6 +2,7 @@ import { messageOf, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult, CutReport } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
+import { ramBytesOf } from '../vmm/ram-layout.ts';
 import type { IntentJournal } from './intent.ts';
 import { BufferWatch } from './buffer-watch.ts';
 import { intentOf } from './intent-of-group.ts';
@@ -77,7 +78,7 @@ export class StopSession {
       vms: group.vms.map(({ name, layout }) => ({
         name,
         method: writer?.methodOf(name) ?? null,
-        ramBytes: layout.main.length,
+        ramBytes: ramBytesOf(layout),
       })),
       ports: armedPorts(group.vms),
       warnings: [...this.#parts.warnings],

@@ -6,6 +6,7 @@ import type { Bench } from './bench.ts';
 import { reportOf, resultsDirectory, saveReport, writePerformancePage } from './report.ts';
 import { gateBench } from './gate/gate-bench.ts';
 import { quiesceBench } from './quiesce/quiesce-bench.ts';
+import { saveBench } from './save/save-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 import { timerBench } from './timer/timer-bench.ts';
 
@@ -14,6 +15,8 @@ const benches: Readonly<Record<string, Bench>> = {
   quiesce: quiesceBench,
   snapshot: snapshotBench,
   timer: timerBench,
+  save: saveBench,
+  snapshot: snapshotBench,
 };
 
 /** `npm run bench -- NAME [--quick] [--json]`, and `npm run bench -- report`, which writes docs/performance.md. */

@@ -1,6 +1,12 @@
 import { describe, expect, test } from 'vitest';
 import { regionsRefusal, refusalOf } from './fork.ts';
-import { locateRamBlocks, parseGpa2hva, parseRamBlocks, parseSmaps } from './process-memory.ts';
+import {
+  locateRamBlocks,
+  parseFlatView,
+  parseGpa2hva,
+  parseRamBlocks,
+  parseSmaps,
+} from './process-memory.ts';
 
 // QEMU 7.2, -M pc -m 64; lines that do not matter left out.
 const smapsText = `
@@ -75,7 +81,7 @@ describe('locateRamBlocks', () => {
   const ramBlocks = parseRamBlocks(ramBlockText);
 
   test('finds RAM by address, others by a size that only one has, and says what it cannot tell', () => {
-    const found = locateRamBlocks({ smaps, ramBlocks, hvaOfFirst: { name: 'pc.ram', address: ramAddress } });
+    const found = locateRamBlocks({ smaps, ramBlocks, known: new Map([['pc.ram', ramAddress]]) });
     expect(found.blocks).toEqual([
       { name: 'pc.ram', address: ramAddress, length: 64 << 20, private: true, backingFile: null },
       {
@@ -91,7 +97,7 @@ describe('locateRamBlocks', () => {
   });
 
   test('lists RAM as missing where the address is in no mapping of its size', () => {
-    const found = locateRamBlocks({ smaps, ramBlocks, hvaOfFirst: { name: 'pc.ram', address: 4096n } });
+    const found = locateRamBlocks({ smaps, ramBlocks, known: new Map([['pc.ram', 4096n]]) });
     expect(found.missing).toContain('pc.ram');
   });
 });
@@ -115,5 +121,28 @@ describe('what keeps a process from being forked', () => {
     expect(regionsRefusal([{ ...region, length: (64 << 20) + 4096 }], smaps)).toMatch(/not mapped/);
     expect(regionsRefusal([region], parseSmaps(smapsText.replace('rw-p', 'rw-s')))).toMatch(/shared/);
     expect(regionsRefusal([region], parseSmaps(smapsText.replace('hg', 'ht')))).toMatch(/hugetlbfs/);
+  });
+});
+
+describe('parseFlatView', () => {
+  test('reads where blocks lie in guest memory, and nothing of other address spaces', () => {
+    const text = [
+      'FlatView #0',
+      ' AS "memory", root: system',
+      ' Root memory region: system',
+      '  0000000000000000-000000000009ffff (prio 0, ram): r0',
+      '  00000000000a0000-00000000000bffff (prio 1, i/o): vga-lowmem',
+      '  00000000000c0000-0000000001ffffff (prio 0, ram): r0 @00000000000c0000',
+      '  00000000fffc0000-00000000ffffffff (prio 0, rom): pc.bios',
+      '  0000000100000000-0000000107ffffff (prio 0, ram): hp1',
+      'FlatView #1',
+      ' AS "cpu-smm-0", root: memory',
+      '  0000000000000000-000000000009ffff (prio 0, ram): r1',
+    ].join('\r\n');
+    expect(parseFlatView(text)).toEqual([
+      { name: 'r0', guestAddress: 0n, blockOffset: 0n },
+      { name: 'r0', guestAddress: 0xc0000n, blockOffset: 0xc0000n },
+      { name: 'hp1', guestAddress: 0x100000000n, blockOffset: 0n },
+    ]);
   });
 });

@@ -113,59 +113,88 @@ export function parseGpa2hva(text: string): { name: string; address: bigint } | 
   return found === null ? null : { name: found[1] ?? '', address: BigInt(`0x${found[2]}`) };
 }
 
+/** A stretch of guest-physical memory and the RAM block behind it. */
+export interface FlatRange {
+  readonly name: string;
+  readonly guestAddress: bigint;
+  readonly blockOffset: bigint;
+}
+
+const flatRangeLine =
+  /^ {2}([0-9a-f]{16})-[0-9a-f]{16} \(prio -?\d+, ram\): (.+?)(?: @([0-9a-f]{16}))?(?: KVM)?$/;
+
+/** RAM in the CPUs' view of memory, as `info mtree -f` prints it (QEMU softmmu/memory.c, mtree_print_flatview). */
+export function parseFlatView(text: string): FlatRange[] {
+  const views = text.replaceAll('\r', '').split(/^FlatView #/m);
+  const ofMemory = views.find((view) => view.includes('AS "memory"')) ?? '';
+  return ofMemory.split('\n').flatMap((line) => {
+    const [, address, name = '', offset = '0'] = flatRangeLine.exec(line) ?? [];
+    if (address === undefined) return [];
+    return [{ name, guestAddress: BigInt(`0x${address}`), blockOffset: BigInt(`0x${offset}`) }];
+  });
+}
+
 export interface LocateOptions {
   readonly smaps: readonly MemoryMapping[];
   readonly ramBlocks: readonly RamBlock[];
-  /** What `gpa2hva 0x0` said: names the block of guest address 0, and where it lies. */
-  readonly hvaOfFirst: { readonly name: string; readonly address: bigint };
+  /** Blocks whose address QEMU told (`gpa2hva`), by name; among them the one of guest address 0. */
+  readonly known: ReadonlyMap<string, bigint>;
 }
 
 /**
- * Finds each RAM block's memory. The block at guest address 0 is known by its address; of the others, QEMU 7.2 tells
- * only sizes, so each is the one mapping of that size which QEMU has marked MADV_DONTFORK, as it does all guest RAM
- * (QEMU softmmu/physmem.c, ram_block_add).
+ * Finds each RAM block's memory. Of blocks whose address is not known, QEMU 7.2 tells only sizes, so each is the one
+ * mapping of that size which QEMU has marked MADV_DONTFORK, as it does all guest RAM (QEMU softmmu/physmem.c,
+ * ram_block_add).
  */
-export function locateRamBlocks(options: LocateOptions): LocatedBlocks {
-  const { smaps, ramBlocks, hvaOfFirst } = options;
+export function locateRamBlocks({ smaps, ramBlocks, known }: LocateOptions): LocatedBlocks {
   const blocks: LocatedBlock[] = [];
   const ambiguous: string[] = [];
-  const missing: string[] = [];
-  const first = ramBlocks.find((block) => block.name === hvaOfFirst.name);
-  const firstMapping = first && mappingAt(smaps, hvaOfFirst.address, first.totalBytes);
-  if (first && firstMapping) blocks.push(located(first, firstMapping, hvaOfFirst.address));
-  else missing.push(hvaOfFirst.name);
-
-  const others = ramBlocks.filter((block) => block.name !== hvaOfFirst.name);
+  const missing = [...known.keys()].filter((name) => !ramBlocks.some((block) => block.name === name));
+  const taken = new Set<MemoryMapping>();
+  for (const block of ramBlocks) {
+    const address = known.get(block.name);
+    if (address === undefined) continue;
+    const parts = mappingsOf(smaps, address, block.totalBytes);
+    if (parts === null) missing.push(block.name);
+    else blocks.push(located(block, parts, address));
+    parts?.forEach((part) => taken.add(part));
+  }
+  const others = ramBlocks.filter(({ name }) => !known.has(name));
   for (const block of others) {
     const twins = others.filter((other) => other.totalBytes === block.totalBytes);
     const candidates = smaps.filter(
-      (mapping) => mapping.flags.has('dc') && mapping.length === block.totalBytes && mapping !== firstMapping,
+      (mapping) => mapping.flags.has('dc') && mapping.length === block.totalBytes && !taken.has(mapping),
     );
     const [mapping] = candidates;
     if (mapping === undefined) missing.push(block.name);
     else if (candidates.length > 1 || twins.length > 1) ambiguous.push(block.name);
-    else blocks.push(located(block, mapping, mapping.address));
+    else blocks.push(located(block, [mapping], mapping.address));
   }
   return { blocks, ambiguous, missing };
 }
 
-function mappingAt(
+/** A block may be of several mappings (after mprotect or madvise of a part); null if there is a gap. */
+function mappingsOf(
   smaps: readonly MemoryMapping[],
   address: bigint,
   length: number,
-): MemoryMapping | undefined {
-  return smaps.find(
-    (mapping) =>
-      mapping.address <= address && mapping.address + BigInt(mapping.length) >= address + BigInt(length),
-  );
+): MemoryMapping[] | null {
+  const end = address + BigInt(length);
+  const parts = smaps.filter((one) => one.address < end && one.address + BigInt(one.length) > address);
+  let covered = address;
+  for (const part of parts) {
+    if (part.address > covered) return null;
+    covered = part.address + BigInt(part.length);
+  }
+  return covered >= end ? parts : null;
 }
 
-function located(block: RamBlock, mapping: MemoryMapping, address: bigint): LocatedBlock {
+function located(block: RamBlock, mappings: readonly MemoryMapping[], address: bigint): LocatedBlock {
   return {
     name: block.name,
     address,
     length: block.totalBytes,
-    private: mapping.private,
-    backingFile: mapping.path,
+    private: mappings.every((mapping) => mapping.private),
+    backingFile: mappings[0]?.path ?? null,
   };
 }

@@ -51,6 +51,22 @@ export interface MemoryBackend {
   readonly policy: 'default' | 'preferred' | 'bind' | 'interleave';
 }
 
+/** Of a device of another type than "dimm" other members are told. */
+export interface MemoryDevice {
+  readonly type: 'dimm' | 'nvdimm' | 'virtio-pmem' | 'virtio-mem' | 'sgx-epc';
+  readonly data: {
+    readonly id?: string;
+    readonly addr: number;
+    readonly size: number;
+    readonly slot: number;
+    readonly node: number;
+    /** A QOM path, such as "/objects/ram1". */
+    readonly memdev: string;
+    readonly hotplugged: boolean;
+    readonly hotpluggable: boolean;
+  };
+}
+
 export interface BlockImage {
   readonly filename: string;
   readonly format: string;
@@ -127,6 +143,7 @@ export interface QmpCommands {
   'query-current-machine': Entry<Nothing, { readonly 'wakeup-suspend-support': boolean }>;
   'query-kvm': Entry<Nothing, { readonly enabled: boolean; readonly present: boolean }>;
   'query-memdev': Entry<Nothing, readonly MemoryBackend[]>;
+  'query-memory-devices': Entry<Nothing, readonly MemoryDevice[]>;
   'query-block': Entry<Nothing, readonly BlockDevice[]>;
   'query-rx-filter': Entry<{ readonly name?: string }, readonly RxFilter[]>;
   'query-cpus-fast': Entry<Nothing, readonly CpuInfo[]>;

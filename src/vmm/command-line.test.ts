@@ -16,7 +16,7 @@ const minimega = [
   '-M', 'pc', '-name', 'guest=r1,debug-threads=on', '-m', '128', '-daemonize',
   '-qmp', 'unix:/tmp/a,,b.sock,server=on,wait=off', '-netdev', 'tap,id=n0,ifname=tap0,script=no', 'disk.img',
 ]; // prettier-ignore
-const image = { ramFile: '/snap/r1.ram', ramBytes: 134217728 };
+const image = { ramFile: '/snap/r1.ram', ramBytes: 134217728, backends: [] };
 
 describe('a QEMU command line', () => {
   it('is parsed into options and written back the same', () => {
@@ -76,11 +76,34 @@ describe('a QEMU command line', () => {
     expect(text).not.toContain('staghorn-ram');
   });
 
+  it('gets every memory object from a file of its own, and plugs in again what was plugged in', () => {
+    const options = parseCommandLine(
+      '-m 64,slots=2,maxmem=1G -object memory-backend-ram,id=n0,size=32M -numa node,memdev=n0'.split(' '),
+    );
+    const backends = [
+      { id: 'hot', device: 'pc-dimm,id=d,memdev=hot,slot=0', file: '/snap/r1.ram1', bytes: 1048576 },
+    ];
+    const restored = forRestore(options, { ...image, backends });
+    const text = formatCommandLine(restored).join(' ');
+    expect(text).toContain(
+      '-object memory-backend-file,id=n0,size=134217728,share=off,mem-path=/snap/r1.ram ',
+    );
+    expect(text).toContain(
+      '-object memory-backend-file,id=hot,size=1048576,share=off,mem-path=/snap/r1.ram1 ',
+    );
+    expect(text).toContain('-device pc-dimm,id=d,memdev=hot,slot=0 -S -incoming defer');
+    // A restored VM has the DIMM in its command line: saved again, nothing is left to plug in.
+    const again = forRestore(restored, { ...image, backends: [{ ...backends[0]!, device: null }] });
+    expect(again).toEqual(restored);
+  });
+
   it('says what a restore could not bring back', () => {
-    const options = parseCommandLine(['-netdev', 'tap,id=n,fd=23', '-incoming', 'tcp:0:4444']);
+    const vhostUser = ['-device', 'vhost-user-blk-pci,chardev=c'];
+    const options = parseCommandLine(['-netdev', 'tap,id=n,fd=23', '-incoming', 'tcp:0:4444', ...vhostUser]);
     expect(unrestorableOptions(options)).toEqual([
       expect.stringContaining('fd='),
       expect.stringContaining('-incoming'),
+      expect.stringContaining('shares its RAM'),
     ]);
     expect(unrestorableOptions(parseCommandLine(minimega))).toEqual([]);
   });

@@ -117,10 +117,24 @@ export function unrestorableOptions(options: readonly CommandOption[]): string[]
   }
   if (all(options, 'add-fd').length > 0)
     reasons.push('-add-fd: inherited descriptors cannot be opened again');
-  const backends = ramBackends(options);
-  if (backends.length > 1)
-    reasons.push(`${backends.length} memory backends: RAM in several objects is not supported`);
-  return reasons;
+  return [...reasons, ...vhostUserObstacles(options)];
+}
+
+/** A restore maps RAM privately (docs/decisions/0015): a process that shares it would see nothing of it any more. */
+function vhostUserObstacles(options: readonly CommandOption[]): string[] {
+  return all(options, 'device')
+    .filter((value) => /^vhost-user-|^ivshmem-/.test(parseParameters(value, 'driver').get('driver') ?? ''))
+    .map((value) => `-device ${value}: another process shares its RAM, and would lose it at a restore`);
+}
+
+/** The first option of a name with this value of a parameter, or null. */
+export function findOption(
+  options: readonly CommandOption[],
+  name: string,
+  key: string,
+  value: string,
+): string | null {
+  return all(options, name).find((text) => parseParameters(text, 'driver').get(key) === value) ?? null;
 }
 
 /** The `-object memory-backend-*` options that are guest RAM. */
@@ -160,35 +174,59 @@ export function withoutRestoreOptions(options: readonly CommandOption[]): Comman
   });
 }
 
+/** RAM in a memory object of its own, and the file it is stored in. */
+export interface RestoreBackend {
+  readonly id: string;
+  /** A `-device` to add: it was plugged in while the VM ran. */
+  readonly device: string | null;
+  readonly file: string;
+  readonly bytes: number;
+}
+
 export interface RestoreImage {
   readonly ramFile: string;
   readonly ramBytes: number;
+  /** Beside main memory. */
+  readonly backends: readonly RestoreBackend[];
 }
 
 /**
- * The command line that loads a snapshot: RAM mapped privately from its file, waiting paused for the device
+ * The command line that loads a snapshot: RAM mapped privately from its files, waiting paused for the device
  * state. `-S` keeps it paused after the load; the machine type is left as it was written.
  */
 export function forRestore(options: readonly CommandOption[], image: RestoreImage): CommandOption[] {
   const original = withoutRestoreOptions(options).filter(({ name }) => name !== 'S');
-  const backend = ramBackends(original)[0];
-  const ram = new Map(backend ?? [['qom-type', '']]);
+  const ids = image.backends.map(({ id }) => id);
+  const main = ramBackends(original).find((backend) => !ids.includes(backend.get('id') ?? ''));
+  const named = main?.get('id') ?? restoredRamId;
+  const images = [{ id: named, file: image.ramFile, bytes: image.ramBytes }, ...image.backends];
+  const rest = images.reduce((result, one) => withBackend(result, one), original);
+  const devices = image.backends.flatMap(({ device }): CommandOption[] =>
+    device === null ? [] : [{ name: 'device', value: device }],
+  );
+  const machine: CommandOption[] =
+    main === undefined ? [{ name: 'machine', value: `memory-backend=${restoredRamId}` }] : [];
+  return [...rest, ...machine, ...devices, { name: 'S', value: null }, { name: 'incoming', value: 'defer' }];
+}
+
+/** With a memory object that maps the file: in place of the one of this id, or added. */
+function withBackend(
+  options: readonly CommandOption[],
+  { id, file, bytes }: { id: string; file: string; bytes: number },
+): CommandOption[] {
+  const written = ramBackends(options).find((backend) => backend.get('id') === id);
+  const ram = new Map(written ?? [['qom-type', '']]);
   for (const key of ['mem-path', 'share', 'prealloc', 'pmem', 'hugetlb', 'hugetlbsize', 'seal'])
     ram.delete(key);
-  ram.set('qom-type', 'memory-backend-file');
-  if (backend === undefined) ram.set('id', restoredRamId);
-  ram.set('size', String(image.ramBytes));
-  ram.set('share', 'off');
-  ram.set('mem-path', image.ramFile);
+  ram.set('qom-type', 'memory-backend-file').set('id', id);
+  ram.set('size', String(bytes)).set('share', 'off').set('mem-path', file);
   const object: CommandOption = { name: 'object', value: formatParameters(ram, 'qom-type') };
-  const rest = original.map((option) => {
-    const same =
-      option.name === 'object' && parseParameters(option.value ?? '', 'qom-type').get('id') === ram.get('id');
-    return same ? object : option;
-  });
-  const added: CommandOption[] =
-    backend === undefined ? [object, { name: 'machine', value: `memory-backend=${restoredRamId}` }] : [];
-  return [...rest, ...added, { name: 'S', value: null }, { name: 'incoming', value: 'defer' }];
+  if (written === undefined) return [...options, object];
+  return options.map((option) =>
+    option.name === 'object' && parseParameters(option.value ?? '', 'qom-type').get('id') === id
+      ? object
+      : option,
+  );
 }
 
 export function all(options: readonly CommandOption[], name: string): string[] {

@@ -93,7 +93,7 @@ export class ControlledVm {
     let taps: ControlledTap[] = [];
     try {
       const vm = await describeVm(process, qmp, path, surroundings);
-      const layout = await readRamLayout(qmp, process.pid);
+      const layout = await readRamLayout(qmp, process.pid, process.options);
       taps = await openTaps(process.pid, vm);
       return new ControlledVm({
         process,

@@ -14,7 +14,7 @@ import {
 import { connectQmp, hmp, qomGet } from './connect-qmp.ts';
 import { parseInfoNetwork, type NetworkPair } from './info-network.ts';
 import type { QemuProcess } from './qemu-process.ts';
-import { readRamLayout, type RamLayout } from './ram-layout.ts';
+import { ramBytesOf, readRamLayout, type RamLayout } from './ram-layout.ts';
 import { probeMethods } from './save-methods.ts';
 import { readTapDescriptors, usesVhost, type TapDescriptor } from './tap-descriptors.ts';
 
@@ -54,7 +54,9 @@ export async function describeVm(
   const { qemu } = (await qmp.execute('query-version')) as {
     qemu: Record<'major' | 'minor' | 'micro', number>;
   };
-  const layout = await readRamLayout(qmp, process.pid).catch((error: unknown) => messageOf(error));
+  const layout = await readRamLayout(qmp, process.pid, process.options).catch((error: unknown) =>
+    messageOf(error),
+  );
   const { nics, obstacles } = await describeNics(process, qmp, surroundings);
   const machine = await qomGet(qmp, '/machine', 'type');
   return {
@@ -66,7 +68,7 @@ export async function describeVm(
     qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
     machineType: typeof machine === 'string' ? machine.replace(/-machine$/, '') : null,
     accelerator: (await qmp.execute('query-kvm')).enabled ? 'kvm' : 'tcg',
-    ramBytes: typeof layout === 'string' ? null : layout.main.length,
+    ramBytes: typeof layout === 'string' ? null : ramBytesOf(layout),
     status: (await qmp.execute('query-status')).status,
     nics,
     methods: await probeMethods(process.pid, layout),
@@ -99,10 +101,17 @@ function unreachableVm(process: QemuProcess, reason: string): Vm {
   };
 }
 
-const userObstacles = ({ uid }: QemuProcess) =>
-  uid === 0
+/** A restore starts QEMU as root, which opens what is stored, and lets it become that user (-runas) then. */
+function userObstacles({ uid, options }: QemuProcess): string[] {
+  const denied = all(options, 'sandbox').some(
+    (value) => parseParameters(value, 'enable').get('elevateprivileges') === 'deny',
+  );
+  return uid === 0 || !denied
     ? []
-    : [`its QEMU runs as user ${uid}, who may not read stored RAM (it is root's alone) at a restore`];
+    : [
+        `its QEMU runs as user ${uid} and -sandbox elevateprivileges=deny: a restore, which starts it as root, could not let it become that user`,
+      ];
+}
 
 const layoutObstacles = (layout: RamLayout | string) => (typeof layout === 'string' ? [layout] : []);
 

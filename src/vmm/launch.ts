@@ -5,7 +5,14 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { messageOf, StaghornError } from '../errors/index.ts';
 import { sendDescriptor } from '../native/descriptors.ts';
 import { QmpClient } from '../qmp/index.ts';
-import { formatCommandLine, forRestore, parseCommandLine } from './command-line.ts';
+import {
+  all,
+  formatCommandLine,
+  forRestore,
+  parseCommandLine,
+  type CommandOption,
+  type RestoreBackend,
+} from './command-line.ts';
 import { readQemuProcess, type QemuProcess } from './qemu-process.ts';
 
 /** What it takes to start a VM again from what was stored of it. */
@@ -19,6 +26,8 @@ export interface LaunchSpec {
   readonly qmpSocket: string;
   readonly ramFile: string;
   readonly ramBytes: number;
+  /** RAM in memory objects beside main memory. */
+  readonly backends: readonly RestoreBackend[];
   /** Where QEMU's messages go; the end of it is quoted if it fails. */
   readonly logFile: string;
 }
@@ -42,13 +51,11 @@ const quotedLogBytes = 2_000;
 export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Promise<LaunchedVm> {
   // Not daemonized by itself: a daemonized QEMU prints nowhere why a load failed.
   const options = parseCommandLine(spec.args).filter(({ name }) => name !== 'daemonize');
-  const args = formatCommandLine(forRestore(options, { ramFile: spec.ramFile, ramBytes: spec.ramBytes }));
+  const args = formatCommandLine([...forRestore(options, spec), ...runAs(options, spec)]);
   const log = await open(spec.logFile, 'w', 0o600);
   try {
     const child = spawn(spec.exe, args, {
       cwd: spec.cwd,
-      uid: spec.uid,
-      gid: spec.gid,
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     });
@@ -57,6 +64,15 @@ export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Prom
   } finally {
     await log.close();
   }
+}
+
+/**
+ * Stored RAM is root's alone, so QEMU is started by root, opens it, and only then becomes the user that it ran as
+ * (os_setup_post in QEMU's os-posix.c comes after the memory objects).
+ */
+function runAs(options: readonly CommandOption[], { uid, gid }: LaunchSpec): CommandOption[] {
+  if (uid === 0 || all(options, 'runas').length > 0) return [];
+  return [{ name: 'runas', value: `${uid}:${gid}` }];
 }
 
 async function connectToLaunched(

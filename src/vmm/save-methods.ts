@@ -1,9 +1,7 @@
-import { availableParallelism } from 'node:os';
-
 import { prepareFork, probeFork } from '../native/fork.ts';
-import { saveRam, type SavedRam } from '../native/ram.ts';
+import { copyThreads, saveRam, type RateLimit, type SavedRam, type StoringOptions } from '../native/ram.ts';
 import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
-import type { RamLayout } from './ram-layout.ts';
+import { blocksOf, type RamLayout } from './ram-layout.ts';
 
 /**
  * How the RAM of a stopped VM is kept (DESIGN.md "Saving a VM"; docs/decisions/0002): `fork` keeps a
@@ -17,12 +15,15 @@ export interface KeptRam {
 }
 
 export interface WriteOptions {
+  /** The stored form; left out: in full, without identities. */
+  readonly storing?: StoringOptions | undefined;
+  /** Of what is written beside running VMs. */
+  readonly limit?: RateLimit | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((doneBytes: number) => void) | undefined;
 }
 
-const regionsOf = ({ main, others }: RamLayout) =>
-  [main, ...others].map(({ address, length }) => ({ address, length }));
+const regionsOf = (layout: RamLayout) => blocksOf(layout).map(({ address, length }) => ({ address, length }));
 
 /** Made ready before time stops; `keep` is called once the VM has stopped. */
 export interface RamKeeper {
@@ -34,7 +35,6 @@ export interface RamKeeper {
 export type PrepareKeeper = (pid: number, layout: RamLayout) => Promise<RamKeeper>;
 
 const forkTimeoutMs = 5_000;
-const copyThreads = Math.min(availableParallelism(), 8);
 
 async function keeperByFork(pid: number, layout: RamLayout): Promise<RamKeeper> {
   const prepared = await prepareFork({ pid, regions: regionsOf(layout), timeoutMs: forkTimeoutMs });
@@ -65,7 +65,7 @@ async function writeBlock(
   pid: number,
   block: { address: bigint; length: number },
   file: string,
-  { signal, onProgress }: WriteOptions,
+  { storing, limit, signal, onProgress }: WriteOptions,
   background: boolean,
 ): Promise<SavedRam> {
   const regions = [{ address: block.address, length: block.length, fileOffset: 0 }];
@@ -73,8 +73,10 @@ async function writeBlock(
     pid,
     regions,
     file,
-    // Beside running VMs the copy takes what CPU is left; while they stand still, all there is.
-    ...(background ? { threads: 1, niceness: 'idle' as const } : { threads: copyThreads, niceness: 0 }),
+    storing,
+    threads: copyThreads,
+    // Beside running VMs the copy takes what CPU is left, and no more than it may; while they stand still, all there is.
+    ...(background ? { niceness: 'idle' as const, limit } : { niceness: 0 }),
     signal,
     onProgress: onProgress && (({ doneBytes }) => onProgress(doneBytes)),
   });
@@ -101,7 +103,7 @@ export async function probeMethods(
 }
 
 async function forkObstacle(pid: number, layout: RamLayout): Promise<string | null> {
-  const shared = [layout.main, ...layout.others].find((block) => !block.private);
+  const shared = blocksOf(layout).find((block) => !block.private);
   if (shared !== undefined) return `${shared.name} is a shared mapping, which a fork does not copy`;
   return probeFork({ pid, regions: regionsOf(layout) });
 }

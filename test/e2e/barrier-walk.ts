@@ -5,6 +5,7 @@ import {
   protocolVersion,
   type AgentContract,
   type AgentResult,
+  type RamStorage,
 } from '../../src/protocol/rpc.ts';
 import { newSnapshotId } from '../../src/protocol/names.ts';
 import type { SaveMethod } from '../../src/protocol/vm.ts';
@@ -22,7 +23,12 @@ export interface WalkOptions {
   readonly leaseMs: number;
   /** Default: fork. */
   readonly method?: SaveMethod;
+  /** Default: none. */
+  readonly parent?: string | null;
+  readonly ram?: RamStorage;
 }
+
+const inFull: RamStorage = { compression: 'none', level: 1, maxBytesPerSecond: 0 };
 
 interface WalkedHost {
   readonly name: string;
@@ -45,14 +51,19 @@ export class BarrierWalk {
   readonly hosts: readonly WalkedHost[];
   /** Why an agent gave the barrier up by itself, by host. */
   readonly lost = new Map<string, string>();
+  /** What was said while arming. */
+  readonly warnings: string[] = [];
   readonly #leaseMs: number;
   readonly #method: SaveMethod;
+  readonly #storing: { parent: string | null; ram: RamStorage };
   #done = 0;
 
-  private constructor(hosts: readonly WalkedHost[], { leaseMs, method = 'fork' }: WalkOptions) {
+  private constructor(hosts: readonly WalkedHost[], options: WalkOptions) {
+    const { leaseMs, method = 'fork', parent = null, ram = inFull } = options;
     this.hosts = hosts;
     this.#leaseMs = leaseMs;
     this.#method = method;
+    this.#storing = { parent, ram };
   }
 
   static async connect(options: WalkOptions): Promise<BarrierWalk> {
@@ -102,7 +113,7 @@ export class BarrierWalk {
   }
 
   async #go(step: WalkStep): Promise<void> {
-    const { barrier, snapshot } = this;
+    const { barrier } = this;
     const resumeAtNs = process.hrtime.bigint() + leadNs;
     await Promise.all(
       this.hosts.map(async (host) => {
@@ -110,16 +121,8 @@ export class BarrierWalk {
         const atNs = resumeAtNs + host.clockOffsetNs;
         switch (step) {
           case 'arm':
-            return client.call(
-              'arm',
-              {
-                ...{ barrier, snapshot, experiment: 'walk', vms: null, method: this.#method },
-                ...{ leaseMs: this.#leaseMs, frameBufferBytes: 16 * 1024 * 1024 },
-                ...{ externalPorts: [], externalFrames: 'hold' as const, parent: null },
-                ram: { compression: 'none', level: 1, maxBytesPerSecond: 0 },
-              },
-              { timeoutMs },
-            );
+            this.warnings.push(...(await client.call('arm', this.#armParams(), { timeoutMs })).warnings);
+            return;
           case 'cut':
             host.stops = (await client.call('cut', { barrier, atNs }, { timeoutMs })).vms;
             return;
@@ -146,6 +149,16 @@ export class BarrierWalk {
         }
       }),
     );
+  }
+
+  #armParams() {
+    const { barrier, snapshot } = this;
+    return {
+      ...{ barrier, snapshot, experiment: 'walk', vms: null, method: this.#method },
+      ...{ leaseMs: this.#leaseMs, frameBufferBytes: 16 * 1024 * 1024 },
+      ...{ externalPorts: [], externalFrames: 'hold' as const },
+      ...this.#storing,
+    };
   }
 
   #commitParams() {

@@ -1,14 +1,18 @@
 import { randomUUID } from 'node:crypto';
 
 import { until } from '../../src/lab/processes.ts';
-import type { Snapshot } from '../../src/protocol/resources.ts';
 import { BarrierWalk, timeoutMs, type WalkOptions } from './barrier-walk.ts';
 
 export const restoreSteps = ['loading', 'load', 'resume'] as const;
 export type RestoreStep = (typeof restoreSteps)[number];
 
+interface WalkedSnapshot {
+  readonly id: string;
+  readonly vms: readonly { readonly name: string; readonly host: string }[];
+}
+
 export interface RestoreWalkOptions extends WalkOptions {
-  readonly snapshot: Snapshot;
+  readonly snapshot: WalkedSnapshot;
   /** SHA-256 of each host's manifest. */
   readonly manifests: Readonly<Record<string, string>>;
 }
@@ -17,7 +21,7 @@ export interface RestoreWalkOptions extends WalkOptions {
 export class RestoreWalk {
   readonly barrier = randomUUID();
   readonly #walk: BarrierWalk;
-  readonly #snapshot: Snapshot;
+  readonly #snapshot: WalkedSnapshot;
   readonly #manifests: Readonly<Record<string, string>>;
   readonly #leaseMs: number;
 

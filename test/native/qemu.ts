@@ -184,7 +184,8 @@ export class TestQemu {
     const hvaOfFirst = parseGpa2hva(await this.qmp.hmp('gpa2hva 0x0'));
     if (hvaOfFirst === null) throw new Error('gpa2hva failed');
     const ramBlocks = parseRamBlocks(await this.qmp.hmp('info ramblock'));
-    return locateRamBlocks({ smaps: await this.smaps(), ramBlocks, hvaOfFirst }).blocks;
+    const known = new Map([[hvaOfFirst.name, hvaOfFirst.address]]);
+    return locateRamBlocks({ smaps: await this.smaps(), ramBlocks, known }).blocks;
   }
 
   async block(name: string): Promise<LocatedBlock> {

@@ -1,0 +1,51 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+import type { ControlledVm } from '../../vmm/controlled-vm.ts';
+import type { KeptRam } from '../../vmm/save-methods.ts';
+import type { BenchVm } from './bench-vm.ts';
+
+const migrationPollMs = 5;
+
+type WhileKept = (ram: KeptRam, controlled: ControlledVm) => Promise<void>;
+
+/** Stops a VM, keeps its devices and RAM by `fork`, and lets it go on. @returns how long that took, in ms */
+export async function pauseByFork(
+  vm: BenchVm,
+  whileKept: WhileKept = () => Promise.resolve(),
+): Promise<number> {
+  const controlled = await vm.control();
+  try {
+    await controlled.prepareSave('fork');
+    const startedMs = performance.now();
+    await controlled.qmp.execute('stop');
+    const { ram } = await controlled.keep();
+    await controlled.qmp.execute('cont');
+    const pauseMs = performance.now() - startedMs;
+    await whileKept(ram, controlled);
+    return pauseMs;
+  } finally {
+    await controlled.close();
+  }
+}
+
+/** QEMU's own way: stopped, all of its state migrated to a file, and on. @returns how long that took, in ms */
+export async function pauseByMigration(vm: BenchVm, file: string): Promise<number> {
+  const controlled = await vm.control();
+  try {
+    const { qmp } = controlled;
+    await qmp.execute('migrate-set-parameters', { 'max-bandwidth': 100 * 2 ** 30 });
+    const startedMs = performance.now();
+    await qmp.execute('stop');
+    await qmp.execute('migrate', { uri: `exec:cat > ${file}` });
+    for (;;) {
+      const { status } = await qmp.execute('query-migrate');
+      if (status === 'completed') break;
+      if (status === 'failed' || status === 'cancelled') throw new Error(`the migration ${status}`);
+      await delay(migrationPollMs);
+    }
+    await qmp.execute('cont');
+    return performance.now() - startedMs;
+  } finally {
+    await controlled.close();
+  }
+}
