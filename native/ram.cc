@@ -136,9 +136,10 @@ class SaveJob : public ChunkJob {
   SaveJob(Napi::Object options, uint64_t length)
       : ChunkJob(length, options.Get("threads").As<Napi::Number>().Int32Value(),
                  options.Get("niceness").As<Napi::Number>().Int32Value()),
-        pid_(options.Get("pid").As<Napi::Number>().Int32Value()),
         rate_(options.Get("maxBytesPerSecond").As<Napi::Number>().DoubleValue()),
         checksums_(chunks_) {
+    if (options.Get("pid").IsNumber()) pid_ = options.Get("pid").As<Napi::Number>().Int32Value();
+    else source_fd_ = options.Get("fd").As<Napi::Number>().Int32Value();
     if (options.Get("file").IsString()) path_ = options.Get("file").As<Napi::String>().Utf8Value();
     else given_fd_ = options.Get("file").As<Napi::Number>().Int32Value();
     Napi::Array regions = options.Get("regions").As<Napi::Array>();
@@ -155,12 +156,12 @@ class SaveJob : public ChunkJob {
   void Run() override {
     std::string proc = "/proc/" + std::to_string(pid_);
     try {
-      memory_ = Open(proc + "/mem", O_RDONLY);
-      pagemap_ = Open(proc + "/pagemap", O_RDONLY);
+      memory_ = Open(pid_ == 0 ? "/proc/self/fd/" + std::to_string(source_fd_) : proc + "/mem", O_RDONLY);
+      if (pid_ != 0) pagemap_ = Open(proc + "/pagemap", O_RDONLY);
     } catch (const SystemError &error) {
       throw SystemError(error.error == ENOENT ? ESRCH : error.error, error.what());  // a zombie's, or nobody's
     }
-    MarkAnonymous(proc + "/maps");
+    if (pid_ != 0) MarkAnonymous(proc + "/maps");
     Descriptor own;
     if (given_fd_ < 0) own = Open(path_, O_RDWR | O_CREAT | O_TRUNC);
     file_ = given_fd_ < 0 ? own.get() : given_fd_;
@@ -251,7 +252,7 @@ class SaveJob : public ChunkJob {
   // process_vm_readv copies once where /proc/PID/mem copies twice; the latter also reads what is mapped unreadable.
   void ReadMemory(uint64_t address, size_t length, uint8_t *to) {
     iovec local = {to, length}, remote = {reinterpret_cast<void *>(address), length};
-    if (process_vm_readv(pid_, &local, 1, &remote, 1, 0) == ssize_t(length)) return;
+    if (pid_ != 0 && process_vm_readv(pid_, &local, 1, &remote, 1, 0) == ssize_t(length)) return;
     for (size_t done = 0; done < length;) {
       ssize_t got = pread(memory_.get(), to + done, length - done, off_t(address + done));
       if (got < 0 && errno == EINTR) continue;
@@ -289,7 +290,8 @@ class SaveJob : public ChunkJob {
     }
   }
 
-  pid_t pid_;
+  pid_t pid_ = 0;  // 0: a file
+  int source_fd_ = -1;
   double rate_;
   std::string path_;
   int given_fd_ = -1, file_ = -1;

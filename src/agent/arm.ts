@@ -174,7 +174,7 @@ async function prepareDirectory(
 ): Promise<PartialSnapshot> {
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
-  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method)));
+  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method, directory.path)));
   return directory;
 }
 

@@ -19,8 +19,12 @@ export interface SavedRegion {
 /** "idle" is SCHED_IDLE; a number is a nice value. */
 export type Niceness = 'idle' | number;
 
-export interface SaveRamOptions {
-  readonly pid: number;
+/** A process's memory, or a file, in which a region's address is its offset. */
+export type RamSource = { readonly pid: number } | { readonly fd: number };
+
+export type SaveRamOptions = RamSource & SaveOptions;
+
+interface SaveOptions {
   readonly regions: readonly SavedRegion[];
   /** A path, which is created or emptied; or a descriptor of a file, which is emptied. */
   readonly file: string | number;
@@ -58,7 +62,8 @@ export interface VerifiedRam {
 
 interface RamAddon {
   startSaveRam(options: {
-    readonly pid: number;
+    readonly pid: number | null;
+    readonly fd: number | null;
     readonly regions: readonly SavedRegion[];
     readonly file: string | number;
     readonly length: number;
@@ -83,8 +88,8 @@ const addon = loadAddon() as RamAddon;
  * Rejects with a system error: ESRCH if the process ends, ENOSPC if the disk is full. The file is not synced.
  */
 export async function saveRam(options: SaveRamOptions): Promise<SavedRam> {
+  const source = 'pid' in options ? { pid: options.pid, fd: null } : { pid: null, fd: options.fd };
   const {
-    pid,
     regions,
     file,
     threads = 1,
@@ -97,7 +102,15 @@ export async function saveRam(options: SaveRamOptions): Promise<SavedRam> {
   requireThreads(threads);
   if (!(maxBytesPerSecond >= 0)) throw new RangeError('maxBytesPerSecond must not be negative');
   const start = () =>
-    addon.startSaveRam({ pid, regions, file, length, threads, niceness: nice(niceness), maxBytesPerSecond });
+    addon.startSaveRam({
+      ...source,
+      regions,
+      file,
+      length,
+      threads,
+      niceness: nice(niceness),
+      maxBytesPerSecond,
+    });
   const report = (doneBytes: number) => onProgress?.({ doneBytes, totalBytes: length });
   return runJob(() => withProgress(start(), report), signal);
 }
