@@ -35,7 +35,7 @@ export class SavedVm {
     this.#root = root;
   }
 
-  /** @param args of QEMU; @param prepare is called with its QMP before it is taken under control */
+  /** @param args of QEMU; @param prepare is called before it is taken under control */
   static async start(
     args: readonly string[],
     { parent = tmpdir(), prepare = async () => undefined }: StartOptions = {},
@@ -43,7 +43,7 @@ export class SavedVm {
     const root = await mkdtemp(join(parent, 'staghorn-methods-'));
     const qemu = await TestQemu.startCounting(args);
     try {
-      await prepare(qemu.qmp);
+      await prepare(qemu);
       qemu.qmp.socket.destroy();
       const vm = await ControlledVm.open((await readQemuProcess(qemu.pid))!, surroundings);
       const saved = new SavedVm(vm, root);
@@ -159,5 +159,5 @@ export class SavedVm {
 interface StartOptions {
   /** Where the snapshot is written. */
   readonly parent?: string;
-  readonly prepare?: (qmp: TestQemu['qmp']) => Promise<unknown>;
+  readonly prepare?: (qemu: TestQemu) => Promise<unknown>;
 }
