@@ -8,12 +8,13 @@ import type { PartialSnapshot, SnapshotStore } from '../store/snapshot-directory
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
 import { ramBytesOf } from '../vmm/ram-layout.ts';
-import { chooseMethod } from '../vmm/save-methods.ts';
+import { chooseMethod, saveMethods } from '../vmm/save-methods.ts';
 import { edgeOf } from './edge-of-host.ts';
 import { readSurroundings, selectProcesses, switchedDevices } from './host-inventory.ts';
 import type { IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { NetworkWatch } from './network-watch.ts';
+import { RamStorage } from './ram-storage.ts';
 import { SnapshotWriter } from './snapshot-writer.ts';
 import { SwitchSaver } from './switch-saver.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
@@ -67,15 +68,18 @@ export async function arm(
     const losses = params.snapshot === null ? [] : await Promise.all(vms.map((vm) => vm.losses()));
     const switches =
       params.snapshot === null ? null : await SwitchSaver.prepare(surroundings.links, vms, signal);
+    const storage =
+      params.snapshot === null ? null : await RamStorage.prepare(params, tools.store, vms, signal);
     // After the intent: whoever finds it removes these too.
     ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
     const writer =
-      params.snapshot === null || switches === null
+      params.snapshot === null || switches === null || storage === null
         ? null
         : new SnapshotWriter(
-            await prepareDirectory(params.snapshot, chosen, tools.store, undo),
+            await prepareDirectory(params.snapshot, chosen, params.ram, tools.store, undo),
             chosen,
             switches,
+            storage,
           );
     ports.attach();
     edge?.attach();
@@ -90,6 +94,7 @@ export async function arm(
         ...watch.undeclared.map(describeUndeclared),
         ...(switches?.warnings ?? []),
         ...losses.flat(),
+        ...(storage?.warnings ?? []),
       ],
       ...tools,
     });
@@ -162,19 +167,21 @@ async function chooseMethods(
   store: SnapshotStore,
 ): Promise<ChosenMethod[]> {
   const chosen = vms.map((vm) => ({ vm, method: requireMethod(vm, choice) }));
-  await requireSpace(vms, store);
+  await requireSpace(chosen, store);
   return chosen;
 }
 
 async function prepareDirectory(
   snapshot: string,
   chosen: readonly ChosenMethod[],
+  { maxBytesPerSecond }: AgentParams<'arm'>['ram'],
   store: SnapshotStore,
   undo: (() => unknown)[],
 ): Promise<PartialSnapshot> {
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
-  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method, directory.path)));
+  const place = { directory: directory.path, maxBytesPerSecond };
+  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method, place)));
   return directory;
 }
 
@@ -193,8 +200,11 @@ function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMe
   );
 }
 
-async function requireSpace(vms: readonly ControlledVm[], store: SnapshotStore): Promise<void> {
-  const neededBytes = vms.reduce((sum, { layout }) => sum + ramBytesOf(layout), spareBytes);
+async function requireSpace(chosen: readonly ChosenMethod[], store: SnapshotStore): Promise<void> {
+  const neededBytes = chosen.reduce(
+    (sum, { vm: { layout }, method }) => sum + ramBytesOf(layout) * saveMethods[method].copiesOnDisk,
+    spareBytes,
+  );
   const freeBytes = await store.freeBytes();
   if (freeBytes >= neededBytes) return;
   const mebibytes = (bytes: number) => `${Math.ceil(bytes / 1024 / 1024)} MiB`;

@@ -1,10 +1,8 @@
 import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
-import { join } from 'node:path';
 import { promisify } from 'node:util';
 
 import { messageOf, StaghornError } from '../errors/index.ts';
-import { verifyRam } from '../native/ram.ts';
 import { readSwitchPorts } from '../network/switches/ports.ts';
 import {
   switchFilesOf,
@@ -13,8 +11,9 @@ import {
   type StoredRam,
   type StoredVm,
 } from '../store/manifest.ts';
-import { checkFile } from '../store/snapshot-directory.ts';
-import { parseChunkChecksums } from './stored-ram.ts';
+import { findImageDamage, findStoredDamage, ramFileOf } from '../store/ram-image.ts';
+import { ramsOf } from '../store/ram-parent.ts';
+import { checkFile, SnapshotStore } from '../store/snapshot-directory.ts';
 
 /** What keeps a snapshot from being restored, in words: its files are not what was sealed, or the host does not fit. */
 export interface RestoreObstacles {
@@ -67,14 +66,23 @@ function qemuMisfits({ name, exe, qemuVersion }: StoredVm, versions: ReadonlyMap
 }
 
 async function damageOf(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
-  return [...(await ramSizeDamage(vm, directory)), ...(await smallFileDamage(vm, directory, signal))];
+  const ramDamage = await Promise.all(ramsOf(vm).map((ram) => imageObstacle(ram, directory, signal)));
+  const ofRam = ramDamage.flatMap((problem) => (problem === null ? [] : [`VM ${vm.name}: ${problem}`]));
+  return [...ofRam, ...(await smallFileDamage(vm, directory, signal))];
 }
 
-async function ramSizeDamage(vm: StoredVm, directory: string): Promise<string[]> {
-  const size = await stat(join(directory, vm.ram.file)).then(({ size }) => size, messageOf);
-  if (size === vm.ram.bytes) return [];
-  const found = typeof size === 'string' ? size : `${size} bytes instead of ${vm.ram.bytes}`;
-  return [`VM ${vm.name}: ${vm.ram.file} is damaged: ${found}`];
+/** Layered RAM is put together here: a missing layer or a full disk shows before anything that runs is touched. */
+async function imageObstacle(ram: StoredRam, directory: string, signal: AbortSignal): Promise<string | null> {
+  try {
+    const places = ram.places === null ? null : await checkFile(directory, ram.places, signal);
+    if (places !== null) return places;
+    const { size } = await stat(await ramFileOf(SnapshotStore.containing(directory), directory, ram, signal));
+    return size === ram.bytes ? null : `${ram.file} is damaged: ${size} bytes instead of ${ram.bytes}`;
+  } catch (error) {
+    signal.throwIfAborted();
+    if (error instanceof StaghornError && error.code !== 'snapshot-damaged') throw error;
+    return `${ram.file} is damaged: ${messageOf(error)}`;
+  }
 }
 
 async function smallFileDamage(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
@@ -99,28 +107,33 @@ function bridgeMisfits(vm: StoredVm, bridges: ReadonlySet<string>): string[] {
   );
 }
 
-/** Recomputes the checksums of RAM. @throws StaghornError 'snapshot-damaged' naming the file and the place. */
+/** Recomputes the checksums of RAM as it will be mapped. @throws StaghornError 'snapshot-damaged', naming the place */
 export async function requireIntactRam(
   manifest: HostManifest,
   directory: string,
   signal: AbortSignal,
 ): Promise<void> {
-  for (const { name, ram } of manifest.vms) {
-    const problem = await findRamDamage(directory, ram, signal);
-    if (problem !== null)
-      throw new StaghornError('snapshot-damaged', `VM ${name}: ${problem}`, { context: { vm: name } });
+  const store = SnapshotStore.containing(directory);
+  for (const vm of manifest.vms) {
+    for (const ram of ramsOf(vm)) {
+      const problem = await findImageDamage(store, directory, ram, signal);
+      if (problem === null) continue;
+      throw new StaghornError('snapshot-damaged', `VM ${vm.name}: ${problem}`, { context: { vm: vm.name } });
+    }
   }
 }
 
-/** Null, or in words where a RAM file differs from its checksums. */
-export async function findRamDamage(
-  directory: string,
-  ram: StoredRam,
-  signal: AbortSignal,
-): Promise<string | null> {
-  const checksums = parseChunkChecksums(ram);
-  const result = await verifyRam({ file: join(directory, ram.file), length: ram.bytes, checksums, signal });
-  if (result.ok) return null;
-  const at = result.firstBadChunk === null ? '' : `, first at byte ${result.firstBadChunk * ram.chunkBytes}`;
-  return `${ram.file} does not have the checksums that were sealed${at}`;
+/** Everything that a VM's RAM is stored in, read again: in words what differs from what was sealed. */
+export async function findRamDamage(directory: string, vm: StoredVm, signal: AbortSignal): Promise<string[]> {
+  const problems: (string | null)[] = [];
+  for (const ram of ramsOf(vm)) {
+    for (const entry of [ram.identities, ram.places]) {
+      if (entry !== null) problems.push(await checkFile(directory, entry, signal));
+    }
+    problems.push(
+      await findStoredDamage(SnapshotStore.containing(directory), directory, ram, signal).catch(messageOf),
+    );
+  }
+  signal.throwIfAborted();
+  return problems.filter((problem) => problem !== null);
 }

@@ -4,7 +4,9 @@ import { join } from 'node:path';
 import { StaghornError } from '../errors/index.ts';
 import { writeMemory } from '../native/ram.ts';
 import { VmPorts } from '../network/vm-ports.ts';
-import type { HostManifest, StoredVm } from '../store/manifest.ts';
+import type { HostManifest, StoredRam, StoredVm } from '../store/manifest.ts';
+import { ramFileOf } from '../store/ram-image.ts';
+import { SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm, type LaunchSpec } from '../vmm/launch.ts';
 import { readSurroundings } from './host-inventory.ts';
@@ -31,7 +33,7 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
   const started: StartedVm[] = [];
   const results = await Promise.allSettled(
     manifest.vms.map(async (stored) => {
-      const spec = launchSpec(stored, directory, runDirectory);
+      const spec = await launchSpec(stored, { directory, runDirectory, signal });
       const launched = await launchPaused(spec, signal);
       started.push({ stored, launched });
       onStarted(started);
@@ -43,7 +45,15 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
   return started;
 }
 
-function launchSpec(stored: StoredVm, directory: string, runDirectory: string): LaunchSpec {
+async function launchSpec(
+  stored: StoredVm,
+  { directory, runDirectory, signal }: Pick<StartOptions, 'directory' | 'runDirectory' | 'signal'>,
+): Promise<LaunchSpec> {
+  const store = SnapshotStore.containing(directory);
+  const imageOf = (ram: StoredRam) => ramFileOf(store, directory, ram, signal);
+  const backends = stored.memory.map(async ({ id, device, ram }) => {
+    return { id, device, file: await imageOf(ram), bytes: ram.bytes };
+  });
   return {
     name: stored.name,
     exe: stored.exe,
@@ -52,14 +62,9 @@ function launchSpec(stored: StoredVm, directory: string, runDirectory: string): 
     uid: stored.uid,
     gid: stored.gid,
     qmpSocket: stored.qmpSocket,
-    ramFile: join(directory, stored.ram.file),
+    ramFile: await imageOf(stored.ram),
     ramBytes: stored.ram.bytes,
-    backends: stored.memory.map(({ id, device, ram }) => ({
-      id,
-      device,
-      file: join(directory, ram.file),
-      bytes: ram.bytes,
-    })),
+    backends: await Promise.all(backends),
     logFile: join(runDirectory, `${stored.name}.qemu.log`),
   };
 }

@@ -5,12 +5,14 @@ import { encodeFrameFile } from '../network/frame-file.ts';
 import type { HeldFrame } from '../network/vm-ports.ts';
 import type { AgentParams, AgentResult, StoreReport, VmResume } from '../protocol/rpc.ts';
 import type { SaveMethod } from '../protocol/vm.ts';
+import { filesNamedBy } from '../store/manifest-files.ts';
 import { manifestFormat, manifestVersion, type HostManifest, type StoredVm } from '../store/manifest.ts';
 import { allocatedBytes, type PartialSnapshot } from '../store/snapshot-directory.ts';
 import { vmError } from '../vmm/connect-qmp.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import { formatCommandLine, withoutRestoreOptions } from '../vmm/command-line.ts';
 import { ramBytesOf } from '../vmm/ram-layout.ts';
+import type { RamStorage } from './ram-storage.ts';
 import { StoppedVmSaver, type StoredVmParts } from './stopped-vm-saver.ts';
 import type { SwitchSaver } from './switch-saver.ts';
 import type { StopInstants } from './vm-group.ts';
@@ -40,10 +42,13 @@ export class SnapshotWriter {
     directory: PartialSnapshot,
     vms: readonly { vm: ControlledVm; method: SaveMethod }[],
     switches: SwitchSaver,
+    storage: RamStorage,
   ) {
     this.#directory = directory;
     this.#switches = switches;
-    this.#savers = new Map(vms.map(({ vm, method }) => [vm.name, new StoppedVmSaver(vm, method, directory)]));
+    this.#savers = new Map(
+      vms.map(({ vm, method }) => [vm.name, new StoppedVmSaver(vm, method, directory, storage)]),
+    );
   }
 
   methodOf(name: string): SaveMethod {
@@ -100,7 +105,7 @@ export class SnapshotWriter {
   async seal(params: AgentParams<'commit'>): Promise<{ manifestSha256: string; bytes: number }> {
     if (this.#frames === undefined) throw new StaghornError('wrong-state', 'frames were not drained');
     const frames = await this.#directory.write(framesFile, this.#frames.content);
-    const manifest: HostManifest = {
+    const manifest = withNeeds({
       format: manifestFormat,
       version: manifestVersion,
       snapshot: params.snapshot,
@@ -111,7 +116,7 @@ export class SnapshotWriter {
       frames: { ...frames, count: this.#frames.count },
       needs: [],
       switches: await this.#switches.store(this.#directory),
-    };
+    });
     return this.#directory.seal(manifest);
   }
 
@@ -192,6 +197,12 @@ export class SnapshotWriter {
     if (saver === undefined) throw new Error(`no saver for VM ${name}`);
     return saver;
   }
+}
+
+/** Every snapshot that a file is read of. */
+function withNeeds(manifest: HostManifest): HostManifest {
+  const needs = new Set(filesNamedBy(manifest).flatMap(({ snapshot }) => snapshot ?? []));
+  return { ...manifest, needs: [...needs].sort() };
 }
 
 function neverStopped(name: string): Promise<never> {

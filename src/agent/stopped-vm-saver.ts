@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 
-import { readChunkChecksums } from './stored-ram.ts';
 import type { StoredFile, StoredRam, StoredVm } from '../store/manifest.ts';
 import { hashFile, type PartialSnapshot } from '../store/snapshot-directory.ts';
 import type { SaveMethod } from '../protocol/vm.ts';
@@ -8,6 +7,7 @@ import type { LocatedBlock } from '../native/process-memory.ts';
 import type { ControlledVm, StoppedVm } from '../vmm/controlled-vm.ts';
 import { saveMethods } from '../vmm/save-methods.ts';
 import { withConfiguration } from '../vmm/device-state.ts';
+import { backendRamFile, mainRamFile, type RamStorage } from './ram-storage.ts';
 
 /** What is stored of one VM, but for what only the end of the barrier knows. */
 export type StoredVmParts = Pick<StoredVm, 'ram' | 'memory' | 'state' | 'blocks'>;
@@ -20,13 +20,15 @@ export class StoppedVmSaver {
   readonly vm: ControlledVm;
   readonly method: SaveMethod;
   readonly #directory: PartialSnapshot;
+  readonly #storage: RamStorage;
   #kept: StoppedVm | undefined;
   #ram: { ram: StoredRam; memory: StoredVm['memory']; blocks: StoredVm['blocks'] } | undefined;
 
-  constructor(vm: ControlledVm, method: SaveMethod, directory: PartialSnapshot) {
+  constructor(vm: ControlledVm, method: SaveMethod, directory: PartialSnapshot, storage: RamStorage) {
     this.vm = vm;
     this.method = method;
     this.#directory = directory;
+    this.#storage = storage;
   }
 
   async keep(signal: AbortSignal, onProgress: (doneBytes: number) => void): Promise<StoppedVm> {
@@ -52,24 +54,29 @@ export class StoppedVmSaver {
 
   async #writeRam(kept: StoppedVm, signal: AbortSignal, onProgress: (doneBytes: number) => void) {
     const { main, backends, others } = this.vm.layout;
+    const { path } = this.#directory;
+    const { limit } = this.#storage;
     let doneBytes = 0;
     const store = async (block: LocatedBlock, file: string): Promise<StoredRam> => {
-      const saved = await kept.ram.write(block, join(this.#directory.path, file), {
+      const form = this.#storage.formOf(file);
+      const saved = await kept.ram.write(block, join(path, file), {
+        storing: form.storing(path),
+        limit,
         signal,
         onProgress: (bytes) => onProgress(doneBytes + bytes),
       });
       doneBytes += block.length;
-      return { file, bytes: block.length, storedBytes: saved.dataBytes, ...readChunkChecksums(saved) };
+      return form.describe(path, block.length, saved, signal);
     };
-    const ram = await store(main, `${this.vm.name}.ram`);
+    const ram = await store(main, mainRamFile(this.vm.name));
     const memory: StoredVm['memory'] = [];
     for (const [index, { id, device, block }] of backends.entries())
-      memory.push({ id, device, ram: await store(block, `${this.vm.name}.ram${index + 1}`) });
+      memory.push({ id, device, ram: await store(block, backendRamFile(this.vm.name, index)) });
     const blocks: (StoredFile & { name: string })[] = [];
     for (const [index, block] of others.entries()) {
       const blockFile = `${this.vm.name}.block${index}`;
-      await kept.ram.write(block, join(this.#directory.path, blockFile), { signal });
-      blocks.push({ name: block.name, ...(await hashFile(this.#directory.path, blockFile, signal)) });
+      await kept.ram.write(block, join(path, blockFile), { limit, signal });
+      blocks.push({ name: block.name, ...(await hashFile(path, blockFile, signal)) });
     }
     return { ram, memory, blocks };
   }

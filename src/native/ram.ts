@@ -1,138 +1,135 @@
 import { loadAddon } from './addon.ts';
 import { runJob } from './job.ts';
 import type { NativeJob } from './job.ts';
+import { identityKeyBytes, pageBytes } from './page-identity.ts';
+import { chunkBytes, nativeNiceness, requireThreads, type Niceness } from './ram-threads.ts';
 
-/** Files of RAM are checksummed in chunks of this size; the last may be shorter. */
-export const chunkBytes = 1024 * 1024;
-const pageBytes = 4096;
-const threadsMax = 64;
+export { chunkBytes, copyThreads, type Niceness } from './ram-threads.ts';
+export { verifyRam } from './ram-check.ts';
+
 const progressIntervalMs = 100;
 
+/** The most layers that places can count (native/ram-places.h). */
+export const layersMax = 32;
+
 export interface SavedRegion {
-  /** Address in the process; a multiple of the page size, like the length. */
+  /** Address in the process, or offset in the memory file; a multiple of the page size, like the length. */
   readonly address: bigint;
   readonly length: number;
   /** A multiple of `chunkBytes`. */
   readonly fileOffset: number;
 }
 
-/** "idle" is SCHED_IDLE; a number is a nice value. */
-export type Niceness = 'idle' | number;
-
-/** A process's memory, or a file, in which a region's address is its offset. */
+/** The process whose memory is read, or the descriptor of a memory file. */
 export type RamSource = { readonly pid: number } | { readonly fd: number };
 
-export type SaveRamOptions = RamSource & SaveOptions;
+declare const rateLimitBrand: unique symbol;
+/** A limit of written bytes a second, shared by all saves that are given it. */
+export interface RateLimit {
+  readonly [rateLimitBrand]: true;
+}
 
-interface SaveOptions {
+/** What a save is compared with. */
+export interface SaveParent {
+  readonly identitiesFile: string;
+  /** Null: its RAM is stored in full, and is layer 2 of what is saved. */
+  readonly placesFile: string | null;
+  /** Of its layers, counted from 1, the numbers that they have in what is saved; 0 for none. */
+  readonly layerOf: Uint8Array;
+}
+
+/** How RAM is stored; docs/architecture.md, "The stored forms of RAM". */
+export interface StoringOptions {
+  /** With it RAM is stored in layers, and `file` has its own pages; null: `file` is all of the RAM. */
+  readonly placesFile: string | null;
+  /** Of zstd; 0: not compressed. Only in layers. */
+  readonly level: number;
+  readonly identities: { readonly file: string; readonly key: Uint8Array } | null;
+  readonly parent: SaveParent | null;
+}
+
+interface SaveRamChoices {
   readonly regions: readonly SavedRegion[];
   /** A path, which is created or emptied; or a descriptor of a file, which is emptied. */
   readonly file: string | number;
+  /** Left out: in full, without identities. */
+  readonly storing?: StoringOptions | undefined;
   readonly threads?: number;
   readonly niceness?: Niceness;
-  /** Of data written; 0 for no limit. */
-  readonly maxBytesPerSecond?: number;
+  readonly limit?: RateLimit | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((progress: { doneBytes: number; totalBytes: number }) => void) | undefined;
 }
+export type SaveRamOptions = RamSource & SaveRamChoices;
 
 export interface SavedRam {
   /** The file's length, holes included. */
   readonly fileBytes: number;
-  /** What was written: pages that are not all zeros. */
+  /** What was written: pages that are not all zeros, and that no other layer has. */
   readonly dataBytes: number;
-  /** CRC-32C of each chunk of the file. */
+  /** CRC-32C of each chunk of the RAM. */
   readonly chunkChecksums: Uint32Array;
+  /** How many pages of the RAM are in each layer; all 0 for RAM stored in full. */
+  readonly layerPages: readonly number[];
 }
 
-export interface VerifyRamOptions {
-  readonly file: string;
+interface NativeSave {
+  readonly pid: number | null;
+  readonly fd: number | null;
+  readonly regions: readonly SavedRegion[];
+  readonly file: string | number;
   readonly length: number;
-  readonly checksums: Uint32Array;
-  readonly threads?: number;
-  readonly niceness?: Niceness;
-  readonly signal?: AbortSignal | undefined;
-}
-
-export interface VerifiedRam {
-  readonly ok: boolean;
-  /** Index of the first chunk that is not as it was; where the file ends if its length is wrong; null if all is well. */
-  readonly firstBadChunk: number | null;
+  readonly threads: number;
+  readonly niceness: number;
+  readonly storing: StoringOptions | null;
+  readonly limit: RateLimit | null;
 }
 
 interface RamAddon {
-  startSaveRam(options: {
-    readonly pid: number | null;
-    readonly fd: number | null;
-    readonly regions: readonly SavedRegion[];
-    readonly file: string | number;
-    readonly length: number;
-    readonly threads: number;
-    readonly niceness: number;
-    readonly maxBytesPerSecond: number;
-  }): NativeJob<SavedRam>;
-  startVerifyRam(options: {
-    readonly file: string;
-    readonly length: number;
-    readonly checksums: Uint32Array;
-    readonly threads: number;
-    readonly niceness: number;
-  }): NativeJob<VerifiedRam>;
+  createRateLimit(bytesPerSecond: number): RateLimit;
+  startSaveRam(options: NativeSave): NativeJob<SavedRam>;
   writeMemory(pid: number, address: bigint, bytes: Uint8Array): void;
 }
 
 const addon = loadAddon() as RamAddon;
 
 /**
- * Saves memory of a process that does not change it meanwhile (a forked child, a stopped QEMU) to a sparse file.
- * Rejects with a system error: ESRCH if the process ends, ENOSPC if the disk is full. The file is not synced.
+ * Saves memory that does not change meanwhile (of a forked child, a stopped QEMU, a file).
+ * Rejects with a system error: ESRCH if the process ends, ENOSPC if the disk is full. The files are not synced.
  */
 export async function saveRam(options: SaveRamOptions): Promise<SavedRam> {
-  const source = 'pid' in options ? { pid: options.pid, fd: null } : { pid: null, fd: options.fd };
-  const {
-    regions,
-    file,
-    threads = 1,
-    niceness = 'idle',
-    maxBytesPerSecond = 0,
-    signal,
-    onProgress,
-  } = options;
+  const { regions, file, storing = null, threads = 1, niceness = 'idle', limit = null } = options;
   const length = fileLength(regions);
-  requireThreads(threads);
-  if (!(maxBytesPerSecond >= 0)) throw new RangeError('maxBytesPerSecond must not be negative');
-  const start = () =>
-    addon.startSaveRam({
-      ...source,
-      regions,
-      file,
-      length,
-      threads,
-      niceness: nice(niceness),
-      maxBytesPerSecond,
-    });
-  const report = (doneBytes: number) => onProgress?.({ doneBytes, totalBytes: length });
-  return runJob(() => withProgress(start(), report), signal);
+  if (storing !== null) requireStoring(storing);
+  const source = 'pid' in options ? { pid: options.pid, fd: null } : { pid: null, fd: options.fd };
+  const native: NativeSave = {
+    ...source,
+    ...{ regions, file, length, storing, limit },
+    threads: requireThreads(threads),
+    niceness: nativeNiceness(niceness),
+  };
+  const report = (doneBytes: number) => options.onProgress?.({ doneBytes, totalBytes: length });
+  return runJob(() => withProgress(addon.startSaveRam(native), report), options.signal);
 }
 
-/** Compares a file with the checksums of when it was saved. Holes are not read. */
-export async function verifyRam(options: VerifyRamOptions): Promise<VerifiedRam> {
-  const { file, length, checksums, threads = 2, niceness = 0, signal } = options;
-  requireThreads(threads);
-  if (checksums.length !== Math.ceil(length / chunkBytes)) {
-    throw new RangeError(
-      `${length} bytes have ${Math.ceil(length / chunkBytes)} chunks, not ${checksums.length}`,
-    );
-  }
-  return runJob(
-    () => addon.startVerifyRam({ file, length, checksums, threads, niceness: nice(niceness) }),
-    signal,
-  );
+export function createRateLimit(bytesPerSecond: number): RateLimit {
+  if (!(bytesPerSecond > 0)) throw new RangeError('a limit is more than 0 bytes a second');
+  return addon.createRateLimit(bytesPerSecond);
 }
 
 /** Writes into a process's memory through /proc/PID/mem, also where the process itself may only read. */
 export function writeMemory(options: { pid: number; address: bigint; bytes: Uint8Array }): void {
   addon.writeMemory(options.pid, options.address, options.bytes);
+}
+
+function requireStoring({ placesFile, level, identities, parent }: StoringOptions): void {
+  if (identities !== null && identities.key.length !== identityKeyBytes) {
+    throw new RangeError(`a key has ${identityKeyBytes} bytes`);
+  }
+  if (parent !== null && (identities === null || placesFile === null)) {
+    throw new RangeError('only RAM in layers, with identities, can have a parent');
+  }
+  if (level !== 0 && placesFile === null) throw new RangeError('only RAM in layers can be compressed');
 }
 
 function fileLength(regions: readonly SavedRegion[]): number {
@@ -161,19 +158,4 @@ function withProgress<Result>(
       return result;
     });
   return { promise, cancel: () => job.cancel(), progress: () => job.progress() };
-}
-
-function nice(niceness: Niceness): number {
-  const idle = 20; // one beyond the lowest nice value, as native/ram.cc has it
-  if (niceness === 'idle') return idle;
-  if (!Number.isInteger(niceness) || niceness < -20 || niceness > 19) {
-    throw new RangeError(`niceness must be -20 to 19: ${niceness}`);
-  }
-  return niceness;
-}
-
-function requireThreads(threads: number): void {
-  if (!Number.isInteger(threads) || threads < 1 || threads > threadsMax) {
-    throw new RangeError(`threads must be 1 to ${threadsMax}: ${threads}`);
-  }
 }

@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
 import { StaghornError } from '../errors/index.ts';
+import { layersMax } from '../native/ram.ts';
 import { instantNs } from '../protocol/instant.ts';
 import { snapshotId } from '../protocol/names.ts';
 import { nic, saveMethod } from '../protocol/vm.ts';
@@ -18,13 +19,34 @@ export const manifestVersion = 3;
 /** Version 1 has nothing of the switches; 1 and 2 need no other snapshot. */
 const readableVersions = [1, 2, manifestVersion] as const;
 
-/** Guest RAM: a sparse file, with a CRC-32C (RFC 3720) of each chunk, as base64 of little-endian u32. */
+/** A file that has pages of layered RAM. */
+export const storedLayer = z.strictObject({
+  /** What the places call it. 1 is the snapshot's own. */
+  number: z.int().min(1).max(layersMax),
+  /** Null: this one. */
+  snapshot: snapshotId.nullable(),
+  file: z.string(),
+  /** How long it is at least. */
+  bytes: z.int().nonnegative(),
+});
+export type StoredLayer = z.infer<typeof storedLayer>;
+
+/**
+ * Guest RAM of `bytes`, with a CRC-32C (RFC 3720) of each chunk of it, as base64 of little-endian u32. In full, `file`
+ * is a sparse file of it; in layers, `file` has the pages that no other layer has, and `places` says where each page is.
+ */
 export const storedRam = z.strictObject({
+  form: z.enum(['full', 'layered']).default('full'),
   file: z.string(),
   bytes: z.int().positive(),
   storedBytes: z.int().nonnegative(),
   chunkBytes: z.int().positive(),
   chunkCrc32c: z.base64(),
+  /** What a later snapshot is compared with; null: it cannot be. */
+  identities: storedFile.nullable().default(null),
+  places: storedFile.nullable().default(null),
+  /** Those in which pages are. */
+  layers: z.array(storedLayer).default([]),
 });
 export type StoredRam = z.infer<typeof storedRam>;
 

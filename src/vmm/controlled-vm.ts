@@ -9,6 +9,7 @@ import { describeVm, type HostSurroundings } from './inspect.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { readRamLayout, type RamLayout } from './ram-layout.ts';
 import { forgottenVlans } from './rx-filter.ts';
+import type { SaveTarget } from './save/keeper.ts';
 import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
 import { framesSentBy } from './sent-frames.ts';
 import { readTapDescriptors } from './tap-descriptors.ts';
@@ -118,16 +119,18 @@ export class ControlledVm {
 
   /**
    * Makes ready to keep devices and RAM; to be called before time stops.
-   * @param directory the snapshot's, where RAM may wait without a name
    */
-  async prepareSave(method: SaveMethod, directory: string): Promise<void> {
+  async prepareSave(
+    method: SaveMethod,
+    place: Pick<SaveTarget, 'directory' | 'maxBytesPerSecond'>,
+  ): Promise<void> {
     try {
       this.#state = await DeviceStateFile.prepare(this.qmp);
       this.#keeper = await saveMethods[method].prepare({
         pid: this.process.pid,
         qmp: this.qmp,
         layout: this.layout,
-        directory,
+        ...place,
       });
     } catch (error) {
       throw vmError(this.name, `preparing to save by method ${method}`, error);

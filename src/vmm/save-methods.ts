@@ -14,14 +14,16 @@ export interface SaveMethodEntry {
   readonly prepare: PrepareKeeper;
   /** Whether RAM has to be written before the VM may go on. */
   readonly copiesWhileStopped: boolean;
+  /** How often RAM is on the disk of the store until it is stored. */
+  readonly copiesOnDisk: 1 | 2;
 }
 
 export const saveMethods: Readonly<Record<SaveMethod, SaveMethodEntry>> = {
-  fork: { prepare: keeperByFork, copiesWhileStopped: false },
-  background: { prepare: keeperByBackground, copiesWhileStopped: false },
-  precopy: { prepare: keeperByPrecopy, copiesWhileStopped: false },
-  shared: { prepare: keeperByCopy, copiesWhileStopped: false },
-  'stop-copy': { prepare: keeperInPlace, copiesWhileStopped: true },
+  fork: { prepare: keeperByFork, copiesWhileStopped: false, copiesOnDisk: 1 },
+  background: { prepare: keeperByBackground, copiesWhileStopped: false, copiesOnDisk: 2 },
+  precopy: { prepare: keeperByPrecopy, copiesWhileStopped: false, copiesOnDisk: 2 },
+  shared: { prepare: keeperByCopy, copiesWhileStopped: false, copiesOnDisk: 1 },
+  'stop-copy': { prepare: keeperInPlace, copiesWhileStopped: true, copiesOnDisk: 1 },
 };
 
 /** For each method null if it would work on this VM, or why not. */

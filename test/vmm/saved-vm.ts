@@ -2,6 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
+import { RamStorage } from '../../src/agent/ram-storage.ts';
 import { StoppedVmSaver, type StoredVmParts } from '../../src/agent/stopped-vm-saver.ts';
 import { writeMemory } from '../../src/native/ram.ts';
 import type { SaveMethod } from '../../src/protocol/vm.ts';
@@ -14,6 +15,7 @@ import { blocksOf } from '../../src/vmm/ram-layout.ts';
 import { terminateVm } from '../../src/vmm/terminate.ts';
 import { eventually, readMemory, TestQemu } from '../native/qemu.ts';
 
+const inFull = { compression: 'none', level: 3, maxBytesPerSecond: 0 } as const;
 const surroundings = { links: [], switchPorts: new Map() };
 const counterAddress = 0x8000n;
 /** Above everything that the guest and its BIOS touch. */
@@ -96,10 +98,12 @@ export class SavedVm {
   ): Promise<{ then: Contents; count: number; parts: StoredVmParts; ranNs: number }> {
     const signal = AbortSignal.timeout(30_000);
     const snapshot = `20261122T000000Z-00000${this.#snapshots++}`;
-    const directory = await new SnapshotStore(this.#root).create(snapshot);
+    const store = new SnapshotStore(this.#root);
+    const directory = await store.create(snapshot);
     this.#directory = directory;
-    await this.#vm.prepareSave(method, directory.path);
-    const saver = new StoppedVmSaver(this.#vm, method, directory);
+    await this.#vm.prepareSave(method, { directory: directory.path, maxBytesPerSecond: 0 });
+    const storage = await RamStorage.prepare({ parent: null, ram: inFull }, store, [this.#vm], signal);
+    const saver = new StoppedVmSaver(this.#vm, method, directory, storage);
     await this.#vm.qmp.execute('stop');
     const kept = await saver.keep(signal, () => undefined);
     const then = await this.contents();

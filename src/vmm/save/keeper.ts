@@ -1,6 +1,11 @@
-import { availableParallelism } from 'node:os';
-
-import { saveRam, type RamSource, type SavedRam } from '../../native/ram.ts';
+import {
+  copyThreads,
+  saveRam,
+  type RamSource,
+  type RateLimit,
+  type SavedRam,
+  type StoringOptions,
+} from '../../native/ram.ts';
 import type { QmpClient } from '../../qmp/index.ts';
 import type { RamLayout } from '../ram-layout.ts';
 
@@ -23,6 +28,10 @@ export interface Block {
 }
 
 export interface WriteOptions {
+  /** The stored form; left out: in full, without identities. */
+  readonly storing?: StoringOptions | undefined;
+  /** Of what is written beside running VMs. */
+  readonly limit?: RateLimit | undefined;
   readonly signal?: AbortSignal | undefined;
   readonly onProgress?: ((doneBytes: number) => void) | undefined;
 }
@@ -40,25 +49,27 @@ export interface SaveTarget {
   readonly layout: RamLayout;
   /** Of the snapshot that is being written: files without a name can be made there. */
   readonly directory: string;
+  /** Of what is written while the VM runs; 0 for no limit. */
+  readonly maxBytesPerSecond: number;
 }
 
 export type PrepareKeeper = (target: SaveTarget) => Promise<RamKeeper>;
 
-export const copyThreads = Math.min(availableParallelism(), 8);
-
-/** @param background beside running VMs the copy takes what CPU is left; while they stand still, all there is */
+/** @param background beside running VMs it takes what CPU is left, and writes no more than it may; while they stand still, all there is */
 export function writeBlock(
   source: RamSource,
   { address, length }: Block,
   file: string,
-  { signal, onProgress }: WriteOptions,
+  { storing, limit, signal, onProgress }: WriteOptions,
   background: boolean,
 ): Promise<SavedRam> {
   return saveRam({
     ...source,
     regions: [{ address: 'fd' in source ? 0n : address, length, fileOffset: 0 }],
     file,
-    ...(background ? { threads: 1, niceness: 'idle' as const } : { threads: copyThreads, niceness: 0 }),
+    storing,
+    threads: copyThreads,
+    ...(background ? { niceness: 'idle' as const, limit } : { niceness: 0 }),
     signal,
     onProgress: onProgress && (({ doneBytes }) => onProgress(doneBytes)),
   });

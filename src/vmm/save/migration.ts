@@ -37,7 +37,7 @@ export class OutgoingMigration {
 
   /** @param capabilities those that are to be on; all others are switched off */
   static async prepare(
-    { qmp, layout, directory }: SaveTarget,
+    { qmp, layout, directory, maxBytesPerSecond }: SaveTarget,
     capabilities: readonly Capability[],
   ): Promise<OutgoingMigration> {
     const files = await BlockFiles.create(directory, blocksOf(layout));
@@ -53,7 +53,7 @@ export class OutgoingMigration {
         })),
         // With no downtime allowed QEMU sends every page once and then ends: it looks for dirty ones only when it
         // believes that it could end in time (migration/ram.c, ram_save_pending).
-        parameters: { 'max-bandwidth': unlimited, 'downtime-limit': 0 },
+        parameters: { 'max-bandwidth': maxBytesPerSecond || unlimited, 'downtime-limit': 0 },
       });
       const getfd = qmp.prepare('getfd', { fdname: fdName }, { timeoutMs: commandTimeoutMs });
       await sendDescriptor({ socketFd: qmp.fd, fd: stream.writeFd, bytes: getfd.bytes });
@@ -75,6 +75,11 @@ export class OutgoingMigration {
   /** Takes RAM until so many pages at most have never come. */
   async receiveUntil(pagesLeft: number): Promise<void> {
     await this.#stream.receive(pagesLeft);
+  }
+
+  /** The VM stands still, and waits for the rest. */
+  async hurry(): Promise<void> {
+    await this.#qmp.execute('migrate-set-parameters', { 'max-bandwidth': unlimited });
   }
 
   /** Takes all the rest. @throws if QEMU failed */

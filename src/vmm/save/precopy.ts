@@ -20,6 +20,7 @@ export async function keeperByPrecopy(target: SaveTarget): Promise<RamKeeper> {
   }
   return {
     keep: async () => {
+      if (target.maxBytesPerSecond > 0) await migration.hurry();
       await migration.receiveAll();
       return {
         forkNs: null,

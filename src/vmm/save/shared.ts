@@ -3,17 +3,10 @@ import { copyFile, open, readFile, rm, type FileHandle } from 'node:fs/promises'
 import { join } from 'node:path';
 
 import { closeDescriptor, createMemfd } from '../../native/descriptors.ts';
-import { saveRam, type RamSource } from '../../native/ram.ts';
+import { copyThreads, saveRam, type RamSource } from '../../native/ram.ts';
 import { blocksOf, type RamLayout } from '../ram-layout.ts';
 import { BlockFiles } from './block-files.ts';
-import {
-  copyThreads,
-  writeBlock,
-  type Block,
-  type KeptRam,
-  type RamKeeper,
-  type SaveTarget,
-} from './keeper.ts';
+import { writeBlock, type Block, type KeptRam, type RamKeeper, type SaveTarget } from './keeper.ts';
 
 /**
  * RAM in files that QEMU maps shared: cloned by the file system where it can (FICLONE of XFS, btrfs), else copied

@@ -1,5 +1,5 @@
 import { chunkBytes, type SavedRam } from '../native/ram.ts';
-import type { StoredRam } from '../store/manifest.ts';
+import type { StoredRam } from './manifest.ts';
 
 /** The checksums of RAM as the manifest holds them: little-endian u32, base64. */
 export function readChunkChecksums({
