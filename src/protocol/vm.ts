@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-/** In the order of their pauses, the shortest first: `auto` takes the first that works. */
+/** In the order of their pauses, the shortest first. */
 export const saveMethod = z.enum(['fork', 'background', 'precopy', 'shared', 'stop-copy']);
 export type SaveMethod = z.infer<typeof saveMethod>;
 export const methodChoice = z.enum(['auto', ...saveMethod.options]);

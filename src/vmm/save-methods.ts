@@ -50,11 +50,14 @@ export function noMethod(reason: string): Record<SaveMethod, string | null> {
   return Object.fromEntries(options.map((method) => [method, reason])) as Record<SaveMethod, string>;
 }
 
+/** Without background: what the VM was sending when it was stopped makes that one fail (docs/decisions/0015). */
+const automatic: readonly SaveMethod[] = ['fork', 'precopy', 'shared', 'stop-copy'];
+
 /** The method for a VM: the chosen one, or for auto the first that works, the shortest pause first. */
 export function chooseMethod(
   choice: MethodChoice,
   methods: Record<SaveMethod, string | null>,
 ): SaveMethod | null {
-  const candidates: readonly SaveMethod[] = choice === 'auto' ? saveMethod.options : [choice];
+  const candidates: readonly SaveMethod[] = choice === 'auto' ? automatic : [choice];
   return candidates.find((method) => methods[method] === null) ?? null;
 }

@@ -58,6 +58,20 @@ describe('a VM that was saved and killed', () => {
   });
 });
 
+describe('a snapshot that is given up', () => {
+  test.each(cases)('leaves the VM running and fit for the next: method %s, %s', async (method, _, args) => {
+    const vm = await start(args);
+    const before = await vm.vm.qmp.execute('query-migrate-capabilities');
+    for (const when of ['armed', 'kept', 'kept', 'armed'] as const) {
+      await vm.giveUp(method, when);
+      expect(await vm.vm.isRunning()).toBe(true);
+      await vm.countsOn();
+    }
+    expect(await vm.vm.qmp.execute('query-migrate-capabilities')).toEqual(before);
+    await comesBack(vm, method);
+  });
+});
+
 describe('RAM in several objects', () => {
   const numa = [
     ...'-m 64,slots=2,maxmem=1G -object memory-backend-ram,id=n0,size=32M'.split(' '),
@@ -115,7 +129,7 @@ describe('a QEMU that keeps itself in', () => {
     expect(vm.vm.process.uid).toBe(uid);
     await comesBack(vm, 'fork');
     expect(vm.vm.process).toMatchObject({ uid, gid: uid });
-    await comesBack(vm, 'background');
+    await comesBack(vm, 'precopy');
     expect(vm.vm.process).toMatchObject({ uid, gid: uid });
   });
 

@@ -114,6 +114,20 @@ export class SavedVm {
     return { then, count, parts, ranNs: kept.ram.ranNs };
   }
 
+  /** Keeps it as for a snapshot that is then given up: at once, or when it has stopped and been kept. */
+  async giveUp(method: SaveMethod, when: 'armed' | 'kept'): Promise<void> {
+    const store = new SnapshotStore(this.#root);
+    const directory = await store.create(`20261122T000000Z-00000${this.#snapshots++}`);
+    await this.#vm.prepareSave(method, { directory: directory.path, maxBytesPerSecond: 0 });
+    if (when === 'kept') {
+      await this.#vm.qmp.execute('stop');
+      await this.#vm.keep();
+      await this.#vm.qmp.execute('cont');
+    }
+    await this.#vm.releaseRam();
+    await directory.discard();
+  }
+
   /** Ends the VM and starts it again from what is stored, paused. */
   async restore(parts: StoredVmParts): Promise<void> {
     const spec = this.#launchSpec(parts);

@@ -1,3 +1,6 @@
+import { setTimeout as delay } from 'node:timers/promises';
+
+import { StaghornError } from '../../errors/index.ts';
 import { sendDescriptor } from '../../native/descriptors.ts';
 import { RamStream } from '../../native/ram-stream.ts';
 import type { SavedRam } from '../../native/ram.ts';
@@ -26,13 +29,24 @@ export class OutgoingMigration {
   readonly #files: BlockFiles;
   readonly #stream: RamStream;
   readonly #before: Settings;
+  readonly #capabilities: readonly Capability[];
+  readonly #work = new AbortController();
+  /** Only one at a time reads the stream. */
+  #receiving: Promise<unknown> = Promise.resolve();
   #closed: Promise<void> | undefined;
 
-  private constructor(parts: { qmp: QmpClient; files: BlockFiles; stream: RamStream; before: Settings }) {
+  private constructor(parts: {
+    qmp: QmpClient;
+    files: BlockFiles;
+    stream: RamStream;
+    before: Settings;
+    capabilities: readonly Capability[];
+  }) {
     this.#qmp = parts.qmp;
     this.#files = parts.files;
     this.#stream = parts.stream;
     this.#before = parts.before;
+    this.#capabilities = parts.capabilities;
   }
 
   /** @param capabilities those that are to be on; all others are switched off */
@@ -59,7 +73,7 @@ export class OutgoingMigration {
       await sendDescriptor({ socketFd: qmp.fd, fd: stream.writeFd, bytes: getfd.bytes });
       await getfd.reply;
       stream.closeWriteEnd();
-      return new OutgoingMigration({ qmp, files, stream, before });
+      return new OutgoingMigration({ qmp, files, stream, before, capabilities });
     } catch (error) {
       stream?.close();
       if (before !== undefined) await set(qmp, before).catch(() => undefined);
@@ -74,7 +88,7 @@ export class OutgoingMigration {
 
   /** Takes RAM until so many pages at most have never come. */
   async receiveUntil(pagesLeft: number): Promise<void> {
-    await this.#stream.receive(pagesLeft);
+    await this.#receive(pagesLeft);
   }
 
   /** The VM stands still, and waits for the rest. */
@@ -84,12 +98,18 @@ export class OutgoingMigration {
 
   /** Takes all the rest. @throws if QEMU failed */
   async receiveAll(): Promise<void> {
-    const received = this.#stream.receive(0);
-    await received.catch(async (error: unknown) => {
+    await this.#receive(0).catch(async (error: unknown) => {
+      this.#work.signal.throwIfAborted();
       const { 'error-desc': told } = await this.#qmp.execute('query-migrate');
       throw told === undefined ? error : new Error(`QEMU's migration failed: ${told}`, { cause: error });
     });
     await this.#ended();
+  }
+
+  #receive(pagesLeft: number): Promise<unknown> {
+    const receiving = this.#stream.receive(pagesLeft, this.#work.signal);
+    this.#receiving = receiving.catch(() => undefined);
+    return receiving;
   }
 
   write(block: Block, file: string, options: WriteOptions): Promise<SavedRam> {
@@ -103,13 +123,29 @@ export class OutgoingMigration {
   }
 
   async #close(): Promise<void> {
+    // First nobody writes to the files any more, then their numbers are free.
+    this.#work.abort(new StaghornError('cancelled', 'the migration is given up'));
+    await this.#receiving;
     this.#stream.close();
     await this.#files.close();
     if (this.#qmp.isClosed) return;
     // Where it was never started, QEMU still has the pipe's end.
     await this.#qmp.execute('closefd', { fdname: fdName }).catch(() => undefined);
     await this.#ended();
+    await this.#unprotected();
     await set(this.#qmp, this.#before);
+  }
+
+  /** QEMU says that it has ended before it takes its protection off RAM, and until then refuses the capability. */
+  async #unprotected(): Promise<void> {
+    const capabilities = this.#capabilities.map((capability) => ({ capability, state: true }));
+    const deadlineMs = performance.now() + commandTimeoutMs;
+    for (let done = capabilities.length === 0; !done && performance.now() < deadlineMs;) {
+      done = await this.#qmp.execute('migrate-set-capabilities', { capabilities }).then(
+        () => true,
+        () => delay(endPollMs).then(() => false),
+      );
+    }
   }
 
   /** Until QEMU takes no part in it any more. */
@@ -121,7 +157,7 @@ export class OutgoingMigration {
         { timeoutMs: commandTimeoutMs },
       );
       if (['none', 'completed', 'failed', 'cancelled'].includes(status)) return;
-      await new Promise((resolve) => setTimeout(resolve, endPollMs));
+      await delay(endPollMs);
     }
   }
 }
