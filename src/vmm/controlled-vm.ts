@@ -125,6 +125,7 @@ export class ControlledVm {
     place: Pick<SaveTarget, 'directory' | 'maxBytesPerSecond'>,
   ): Promise<void> {
     try {
+      await this.#state?.close();
       this.#state = await DeviceStateFile.prepare(this.qmp);
       this.#keeper = await saveMethods[method].prepare({
         pid: this.process.pid,

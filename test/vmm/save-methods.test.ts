@@ -62,7 +62,7 @@ describe('a snapshot that is given up', () => {
   test.each(cases)('leaves the VM running and fit for the next: method %s, %s', async (method, _, args) => {
     const vm = await start(args);
     const before = await vm.vm.qmp.execute('query-migrate-capabilities');
-    for (const when of ['armed', 'kept', 'kept', 'armed'] as const) {
+    for (const when of ['armed', 'kept', 'kept'] as const) {
       await vm.giveUp(method, when);
       expect(await vm.vm.isRunning()).toBe(true);
       await vm.countsOn();

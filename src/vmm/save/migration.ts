@@ -124,7 +124,9 @@ export class OutgoingMigration {
 
   async #close(): Promise<void> {
     // First nobody writes to the files any more, then their numbers are free.
-    this.#work.abort(new StaghornError('cancelled', 'the migration is given up'));
+    // A background snapshot is taken to its end: QEMU 7.2, cut off in the midst, takes no other one ever after.
+    const inBackground = this.#capabilities.includes('background-snapshot');
+    if (!inBackground) this.#work.abort(new StaghornError('cancelled', 'the migration is given up'));
     await this.#receiving;
     this.#stream.close();
     await this.#files.close();
@@ -132,20 +134,7 @@ export class OutgoingMigration {
     // Where it was never started, QEMU still has the pipe's end.
     await this.#qmp.execute('closefd', { fdname: fdName }).catch(() => undefined);
     await this.#ended();
-    await this.#unprotected();
     await set(this.#qmp, this.#before);
-  }
-
-  /** QEMU says that it has ended before it takes its protection off RAM, and until then refuses the capability. */
-  async #unprotected(): Promise<void> {
-    const capabilities = this.#capabilities.map((capability) => ({ capability, state: true }));
-    const deadlineMs = performance.now() + commandTimeoutMs;
-    for (let done = capabilities.length === 0; !done && performance.now() < deadlineMs;) {
-      done = await this.#qmp.execute('migrate-set-capabilities', { capabilities }).then(
-        () => true,
-        () => delay(endPollMs).then(() => false),
-      );
-    }
   }
 
   /** Until QEMU takes no part in it any more. */
