@@ -8,7 +8,7 @@ import type { PartialSnapshot, SnapshotStore } from '../store/snapshot-directory
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
 import { ramBytesOf } from '../vmm/ram-layout.ts';
-import { chooseMethod } from '../vmm/save-methods.ts';
+import { chooseMethod, saveMethods } from '../vmm/save-methods.ts';
 import { edgeOf } from './edge-of-host.ts';
 import { readSurroundings, selectProcesses, switchedDevices } from './host-inventory.ts';
 import type { IntentJournal } from './intent.ts';
@@ -78,7 +78,7 @@ export async function arm(
       params.snapshot === null || switches === null || storage === null
         ? null
         : new SnapshotWriter(
-            await prepareDirectory(params.snapshot, chosen, tools.store, undo),
+            await prepareDirectory(params.snapshot, chosen, params.ram, tools.store, undo),
             chosen,
             switches,
             storage,
@@ -169,19 +169,21 @@ async function chooseMethods(
   store: SnapshotStore,
 ): Promise<ChosenMethod[]> {
   const chosen = vms.map((vm) => ({ vm, method: requireMethod(vm, choice) }));
-  await requireSpace(vms, store);
+  await requireSpace(chosen, store);
   return chosen;
 }
 
 async function prepareDirectory(
   snapshot: string,
   chosen: readonly ChosenMethod[],
+  { maxBytesPerSecond }: AgentParams<'arm'>['ram'],
   store: SnapshotStore,
   undo: (() => unknown)[],
 ): Promise<PartialSnapshot> {
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
-  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method)));
+  const place = { directory: directory.path, maxBytesPerSecond };
+  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method, place)));
   return directory;
 }
 
@@ -200,8 +202,11 @@ function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMe
   );
 }
 
-async function requireSpace(vms: readonly ControlledVm[], store: SnapshotStore): Promise<void> {
-  const ramBytes = vms.reduce((sum, { layout }) => sum + ramBytesOf(layout), 0);
+async function requireSpace(chosen: readonly ChosenMethod[], store: SnapshotStore): Promise<void> {
+  const ramBytes = chosen.reduce(
+    (sum, { vm: { layout }, method }) => sum + ramBytesOf(layout) * saveMethods[method].copiesOnDisk,
+    0,
+  );
   const neededBytes = Math.ceil(ramBytes * (1 + besideRam)) + spareBytes;
   const freeBytes = await store.freeBytes();
   if (freeBytes >= neededBytes) return;

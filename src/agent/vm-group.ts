@@ -118,7 +118,8 @@ export class VmGroup {
     const changes = waking.map((vm) => ({
       vm,
       change: vm.prepareResume(timeoutMs),
-      atNs: instants.get(vm.name) ?? monotonicNs(),
+      // Its clock ran on for so long after it had stopped: all clocks stand still for the same time.
+      atNs: (instants.get(vm.name) ?? monotonicNs()) + BigInt(vm.ranNs),
     }));
     const happened = Promise.allSettled([
       ...gone,

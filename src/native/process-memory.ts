@@ -7,6 +7,8 @@ export interface MemoryMapping {
   readonly address: bigint;
   readonly length: number;
   readonly permissions: string;
+  /** Of its begin in the file that it maps. */
+  readonly fileOffset: bigint;
   /** Not MAP_SHARED. */
   readonly private: boolean;
   /** The file or pseudo file ("[heap]"); null for anonymous memory. */
@@ -33,6 +35,8 @@ export interface LocatedBlock {
   readonly length: number;
   readonly private: boolean;
   readonly backingFile: string | null;
+  /** Where the block begins in it. */
+  readonly backingOffset: bigint;
 }
 
 export interface LocatedBlocks {
@@ -42,7 +46,7 @@ export interface LocatedBlocks {
   readonly missing: readonly string[];
 }
 
-const mappingHeader = /^([0-9a-f]+)-([0-9a-f]+) ([rwxsp-]{4}) [0-9a-f]+ [0-9a-f]+:[0-9a-f]+ \d+ *(.*)$/;
+const mappingHeader = /^([0-9a-f]+)-([0-9a-f]+) ([rwxsp-]{4}) ([0-9a-f]+) [0-9a-f]+:[0-9a-f]+ \d+ *(.*)$/;
 const kibibyteBytes = 1024;
 
 /** Mappings in the order of their addresses. Lines that it does not know are passed over. */
@@ -60,12 +64,13 @@ export function parseSmaps(text: string): MemoryMapping[] {
 }
 
 function mappingOf(header: RegExpExecArray): MemoryMapping {
-  const [, start = '', end = '', permissions = '', path = ''] = header;
+  const [, start = '', end = '', permissions = '', offset = '0', path = ''] = header;
   const address = BigInt(`0x${start}`);
   return {
     address,
     length: Number(BigInt(`0x${end}`) - address),
     permissions,
+    fileOffset: BigInt(`0x${offset}`),
     private: permissions.endsWith('p'),
     path: path === '' ? null : path,
     residentBytes: 0,
@@ -196,5 +201,6 @@ function located(block: RamBlock, mappings: readonly MemoryMapping[], address: b
     length: block.totalBytes,
     private: mappings.every((mapping) => mapping.private),
     backingFile: mappings[0]?.path ?? null,
+    backingOffset: mappings[0] === undefined ? 0n : mappings[0].fileOffset + address - mappings[0].address,
   };
 }

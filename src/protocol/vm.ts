@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
-export const saveMethod = z.enum(['fork', 'stop-copy']);
+/** In the order of their pauses, the shortest first. */
+export const saveMethod = z.enum(['fork', 'background', 'precopy', 'shared', 'stop-copy']);
 export type SaveMethod = z.infer<typeof saveMethod>;
 export const methodChoice = z.enum(['auto', ...saveMethod.options]);
 export type MethodChoice = z.infer<typeof methodChoice>;

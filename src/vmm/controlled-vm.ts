@@ -9,7 +9,9 @@ import { describeVm, type HostSurroundings } from './inspect.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { readRamLayout, type RamLayout } from './ram-layout.ts';
 import { forgottenVlans } from './rx-filter.ts';
+import type { SaveTarget } from './save/keeper.ts';
 import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
+import { framesSentBy } from './sent-frames.ts';
 import { readTapDescriptors } from './tap-descriptors.ts';
 
 /** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
@@ -60,6 +62,7 @@ export class ControlledVm {
   readonly resumes: boolean;
   #state: DeviceStateFile | undefined;
   #keeper: RamKeeper | undefined;
+  #ranNs = 0;
 
   private constructor(parts: Parts) {
     this.process = parts.process;
@@ -114,11 +117,22 @@ export class ControlledVm {
     return this.vm.name;
   }
 
-  /** Makes ready to keep devices and RAM; to be called before time stops. */
-  async prepareSave(method: SaveMethod): Promise<void> {
+  /**
+   * Makes ready to keep devices and RAM; to be called before time stops.
+   */
+  async prepareSave(
+    method: SaveMethod,
+    place: Pick<SaveTarget, 'directory' | 'maxBytesPerSecond'>,
+  ): Promise<void> {
     try {
+      await this.#state?.close();
       this.#state = await DeviceStateFile.prepare(this.qmp);
-      this.#keeper = await saveMethods[method].prepare(this.process.pid, this.layout);
+      this.#keeper = await saveMethods[method].prepare({
+        pid: this.process.pid,
+        qmp: this.qmp,
+        layout: this.layout,
+        ...place,
+      });
     } catch (error) {
       throw vmError(this.name, `preparing to save by method ${method}`, error);
     }
@@ -148,10 +162,26 @@ export class ControlledVm {
       throw new Error('prepareSave was not called');
     try {
       const stateNs = await this.#state.save();
-      return { stateNs, stateBytes: this.#state.bytes(), ram: await this.#keeper.keep() };
+      const sentBefore = this.#framesSent();
+      const ram = await this.#keeper.keep();
+      this.#ranNs = ram.ranNs;
+      if (ram.ranNs > 0 && this.#framesSent() !== sentBefore) {
+        // They would come out of the saved VM once more.
+        throw new StaghornError('vm-failed', 'it sent frames when QEMU resumed by itself');
+      }
+      return { stateNs, stateBytes: this.#state.bytes(), ram };
     } catch (error) {
       throw vmError(this.name, 'saving', error);
     }
+  }
+
+  /** How long the clock of the stopped VM ran while it was kept: so much later it is to resume. */
+  get ranNs(): number {
+    return this.#ranNs;
+  }
+
+  #framesSent(): number {
+    return framesSentBy(this.taps.map(({ nic }) => nic.tap));
   }
 
   /** Lets go of kept RAM. May be called again. */

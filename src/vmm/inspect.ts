@@ -15,7 +15,7 @@ import { connectQmp, hmp, qomGet } from './connect-qmp.ts';
 import { parseInfoNetwork, type NetworkPair } from './info-network.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { ramBytesOf, readRamLayout, type RamLayout } from './ram-layout.ts';
-import { probeMethods } from './save-methods.ts';
+import { noMethod, probeMethods } from './save-methods.ts';
 import { readTapDescriptors, usesVhost, type TapDescriptor } from './tap-descriptors.ts';
 
 /** What surrounds the VMs of a host: looked up once for all of them. */
@@ -71,7 +71,7 @@ export async function describeVm(
     ramBytes: typeof layout === 'string' ? null : ramBytesOf(layout),
     status: (await qmp.execute('query-status')).status,
     nics,
-    methods: await probeMethods(process.pid, layout),
+    methods: await probeMethods({ pid: process.pid, qmp }, layout),
     obstacles: [
       ...obstacles,
       ...unrestorableOptions(process.options),
@@ -96,7 +96,7 @@ function unreachableVm(process: QemuProcess, reason: string): Vm {
     ramBytes: null,
     status: null,
     nics: [],
-    methods: { fork: reason, 'stop-copy': reason },
+    methods: noMethod(reason),
     obstacles: [reason],
   };
 }

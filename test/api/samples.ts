@@ -32,7 +32,7 @@ export function makeVm(host: string, status: string): ExperimentVm {
         switchPort: { bridge: 'br0', port: 'tap0', vlanMode: 'access', tag: 10, trunks: [] },
       },
     ],
-    methods: { fork: null, 'stop-copy': null },
+    methods: { fork: null, background: null, precopy: null, shared: 'a private mapping', 'stop-copy': null },
     obstacles: [],
   };
 }

@@ -68,7 +68,10 @@ describe('staghorn experiment', () => {
     const list = await run(url, 'experiment list');
     expect(list.out).toMatch(/^NAME +STATE +HOSTS .*\nlab +running +red,blue /);
     const show = await run(url, 'experiment show lab');
-    expect(show.out).toMatch(/^blue +blue-vm +running +128 MiB +7\.2\.22 +fork,stop-copy$/m);
+    expect(show.out).toMatch(
+      /^blue +blue-vm +running +128 MiB +7\.2\.22 +fork,background,precopy,stop-copy$/m,
+    );
+    expect(show.out).toMatch(/^blue +blue-vm +shared +a private mapping$/m);
     expect(show.out).toMatch(/^red +red-vm +tap0 +52:54:00:00:00:01 +virtio-net-pci +1500 +br0 +10$/m);
     const json = await run(url, 'experiment show lab --json');
     expect(JSON.parse(json.out)).toMatchObject({

@@ -24,7 +24,7 @@ export function describeExperiment(
     ['description', description],
     ['created', createdAt],
   ]);
-  return [head, vmTable(vms), portTable(ports)].join('\n');
+  return [head, vmTable(vms), ...methodTable(vms), portTable(ports)].join('\n');
 }
 
 function vmTable(vms: readonly ExperimentVm[]): string {
@@ -45,6 +45,16 @@ function methodsOf({ methods }: ExperimentVm): string[] {
   return Object.entries(methods)
     .filter(([, whyNot]) => whyNot === null)
     .map(([method]) => method);
+}
+
+/** Why VMs cannot be saved by the other methods; nothing where all would do. */
+function methodTable(vms: readonly ExperimentVm[]): string[] {
+  const rows = vms.flatMap(({ host, name, methods }) =>
+    Object.entries(methods).flatMap(([method, whyNot]) =>
+      whyNot === null ? [] : [[host, name, method, whyNot]],
+    ),
+  );
+  return rows.length === 0 ? [] : [formatTable(['HOST', 'VM', 'NOT BY', 'BECAUSE'], rows)];
 }
 
 function portTable(ports: readonly ExperimentPort[]): string {

@@ -1,0 +1,28 @@
+import { loadAddon } from './addon.ts';
+import { runJob } from './job.ts';
+import type { NativeJob } from './job.ts';
+
+interface PausedThreadsAddon {
+  startPauseThreads(
+    threads: readonly number[],
+    boundNs: number,
+  ): NativeJob<{ native: object; paused: number }>;
+  endPauseThreads(native: object): void;
+}
+
+const addon = loadAddon() as PausedThreadsAddon;
+
+const pauseBoundNs = 5_000_000;
+
+/** Threads of other processes that do not run until `end`, or until this process ends, however. */
+export interface PausedThreads {
+  /** How many of them were stopped: one that somebody else traces is not. */
+  readonly paused: number;
+  end(): void;
+}
+
+/** Stops threads by ptrace (native/paused-threads.h). */
+export async function pauseThreads(threads: readonly number[]): Promise<PausedThreads> {
+  const { native, paused } = await runJob(() => addon.startPauseThreads(threads, pauseBoundNs));
+  return { paused, end: () => addon.endPauseThreads(native) };
+}

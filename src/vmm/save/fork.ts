@@ -1,0 +1,31 @@
+import { prepareFork, probeFork } from '../../native/fork.ts';
+import { blocksOf, type RamLayout } from '../ram-layout.ts';
+import { writeBlock, type RamKeeper, type SaveTarget } from './keeper.ts';
+
+const forkTimeoutMs = 5_000;
+
+const regionsOf = (layout: RamLayout) => blocksOf(layout).map(({ address, length }) => ({ address, length }));
+
+/** A copy-on-write image of the stopped QEMU, read after the VM has gone on. */
+export async function keeperByFork({ pid, layout }: SaveTarget): Promise<RamKeeper> {
+  const prepared = await prepareFork({ pid, regions: regionsOf(layout), timeoutMs: forkTimeoutMs });
+  let released: Promise<void> | undefined;
+  return {
+    keep: async () => {
+      const { childPid, stoppedNs } = await prepared.fork();
+      return {
+        forkNs: stoppedNs,
+        ranNs: 0,
+        write: (block, file, options) => writeBlock({ pid: childPid }, block, file, options, true),
+      };
+    },
+    close: () => (released ??= prepared.release()),
+  };
+}
+
+/** Null if it would work, else why not. */
+export async function forkObstacle(pid: number, layout: RamLayout): Promise<string | null> {
+  const shared = blocksOf(layout).find((block) => !block.private);
+  if (shared !== undefined) return `${shared.name} is a shared mapping, which a fork does not copy`;
+  return probeFork({ pid, regions: regionsOf(layout) });
+}
