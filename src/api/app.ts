@@ -14,6 +14,7 @@ import { operationRoutes } from './operations.ts';
 import { refuseForeignOrigins } from './origin.ts';
 import { problemPages } from './problem-pages.ts';
 import { errorOfRequest, sendProblem } from './problem.ts';
+import { retentionRoutes } from './retention.ts';
 import type { RouteContext, Router } from './routes.ts';
 import { snapshotRoutes } from './snapshots.ts';
 import { validatorCompiler } from './validation.ts';
@@ -89,6 +90,7 @@ function addRoutes(
     const secured: Router = scope.withTypeProvider<ZodTypeProvider>();
     experimentRoutes(secured, context);
     snapshotRoutes(secured, context);
+    retentionRoutes(secured, context);
     operationRoutes(secured, context);
     metricsRoutes(secured, context);
   });

@@ -9,6 +9,16 @@ export const operationParams = z.object({ id: z.string().describe('Id of the ope
 
 export const snapshotsQuery = z.strictObject({
   experiment: resourceName.optional().describe('Only those of this experiment'),
+  label: z
+    .preprocess((given) => (typeof given === 'string' ? [given] : given), z.array(z.string().max(320)).max(20))
+    .optional()
+    .describe('Only those with this label: `key=value`, or `key` for any value; several must all fit'),
+  name: z
+    .string()
+    .max(63)
+    .refine((name) => name.split('*').length <= 5, 'may hold "*" four times')
+    .optional()
+    .describe('Only those whose name fits: `*` stands for any characters, `?` for one'),
 });
 
 export const eventsHeaders = z.looseObject({

@@ -9,9 +9,14 @@ import type {
   OperationEvent,
   RestoreInput,
   Snapshot,
+  SnapshotEdit,
   SnapshotInput,
   StoredFrame,
 } from '../../src/protocol/resources.ts';
+import { selectForPruning } from '../../src/controller/prune.ts';
+import { fits, type SnapshotFilter } from '../../src/controller/snapshot-filter.ts';
+import type { PruneInput } from '../../src/protocol/prune.ts';
+import type { Rolling, RollingInput } from '../../src/protocol/rolling.ts';
 import { FakeOperations } from './fake-operations.ts';
 import { makeFrame, makeSnapshot, makeVm } from './samples.ts';
 
@@ -29,6 +34,7 @@ export class FakeService implements StaghornService {
   restoreWarnings: string[] = [];
   readonly #experiments = new Map<string, Experiment>();
   readonly #snapshots = new Map<string, Snapshot>();
+  readonly #rolling = new Map<string, Rolling>();
 
   health(): Health {
     const operationsRunning = this.listOperations().filter(({ state }) => state === 'running').length;
@@ -109,11 +115,59 @@ export class FakeService implements StaghornService {
     return made;
   }
 
-  listSnapshots(filter: { experiment?: string } = {}): Snapshot[] {
-    const { experiment } = filter;
-    return [...this.#snapshots.values()].filter(
-      (one) => experiment === undefined || one.experiment === experiment,
+  listSnapshots(filter: SnapshotFilter = {}): Snapshot[] {
+    return [...this.#snapshots.values()].filter((one) => fits(one, filter));
+  }
+
+  editSnapshot(id: string, { labels = {}, ...edit }: SnapshotEdit): Snapshot {
+    const before = this.getSnapshot(id);
+    const given = Object.entries({ ...before.labels, ...labels }).flatMap(([key, value]) =>
+      value === null ? [] : [[key, value]],
     );
+    const edited = { ...before, ...edit, labels: Object.fromEntries(given) as Record<string, string> };
+    this.#snapshots.set(id, edited);
+    return edited;
+  }
+
+  pruneExperiment(name: string, input: PruneInput): Operation {
+    this.calls.push(`pruneExperiment ${name} ${JSON.stringify(input)}`);
+    const { experiment } = { experiment: this.getExperiment(name).name };
+    const all = this.listSnapshots({ experiment });
+    const { removed, kept } = selectForPruning(all, input);
+    return this.#begin('prune', { experiment }, () => ({
+      removed: removed.map(({ id }) => id),
+      kept: kept.map(({ snapshot, reasons }) => ({ snapshot: snapshot.id, reasons })),
+    }));
+  }
+
+  listRolling(): Rolling[] {
+    return [...this.#rolling.values()];
+  }
+
+  getRolling(experiment: string): Rolling {
+    const found = this.#rolling.get(this.getExperiment(experiment).name);
+    if (found === undefined) throw new StaghornError('not-found', `"${experiment}" takes no rolling snapshots`);
+    return found;
+  }
+
+  putRolling(experiment: string, input: RollingInput): Rolling {
+    this.getExperiment(experiment);
+    const plan: Rolling = {
+      ...input,
+      experiment,
+      nextAt: '2026-11-22T15:12:00.000Z',
+      taken: 0,
+      skipped: 0,
+      lastSnapshot: null,
+      lastError: null,
+    };
+    this.#rolling.set(experiment, plan);
+    return plan;
+  }
+
+  removeRolling(experiment: string): void {
+    this.getRolling(experiment);
+    this.#rolling.delete(experiment);
   }
 
   getSnapshot(id: string): Snapshot {
