@@ -2,6 +2,7 @@ import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } 
 import { serializerCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 
 import type { StaghornService } from '../controller/service.ts';
+import { archiveRoutes } from './archives.ts';
 import { requireToken } from './auth.ts';
 import { experimentRoutes } from './experiments.ts';
 import { healthRoutes } from './health.ts';
@@ -90,6 +91,7 @@ function addRoutes(
     const secured: Router = scope.withTypeProvider<ZodTypeProvider>();
     experimentRoutes(secured, context);
     snapshotRoutes(secured, context);
+    archiveRoutes(secured, context);
     retentionRoutes(secured, context);
     operationRoutes(secured, context);
     metricsRoutes(secured, context);

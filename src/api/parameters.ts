@@ -21,6 +21,18 @@ export const snapshotsQuery = z.strictObject({
     .describe('Only those whose name fits: `*` stands for any characters, `?` for one'),
 });
 
+const hostPair = z.string().regex(/^[^=]+=[^=]+$/, 'must be HOST=HOST');
+
+export const importQuery = z.strictObject({
+  experiment: resourceName.describe('The experiment that it becomes a snapshot of'),
+  name: resourceName.optional().describe('In place of the name that it has'),
+  map: z
+    .preprocess((given) => (typeof given === 'string' ? [given] : given), z.array(hostPair).max(1000))
+    .transform((pairs) => Object.fromEntries(pairs.map((pair) => pair.split('=') as [string, string])))
+    .optional()
+    .describe('`HOST=HOST`: a host of the archive, and the host of the experiment that takes its part'),
+});
+
 export const eventsHeaders = z.looseObject({
   'last-event-id': z
     .string()

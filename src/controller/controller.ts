@@ -5,25 +5,29 @@ import type { Logger } from '../protocol/logger.ts';
 import { newSnapshotId } from '../protocol/names.ts';
 import { fromProblem } from '../protocol/problem.ts';
 import type { PruneInput } from '../protocol/prune.ts';
-import type {
-  Experiment,
-  ExperimentInput,
-  ExperimentPort,
-  ExperimentVm,
-  Operation,
-  OperationEvent,
-  RestoreInput,
-  Snapshot,
-  SnapshotEdit,
-  SnapshotInput,
-  StoredFrame,
-  VerifyResult,
+import {
+  snapshot as snapshotSchema,
+  type Experiment,
+  type ExperimentInput,
+  type ExperimentPort,
+  type ExperimentVm,
+  type ImportInput,
+  type Operation,
+  type OperationEvent,
+  type RestoreInput,
+  type Snapshot,
+  type SnapshotEdit,
+  type SnapshotInput,
+  type StoredFrame,
+  type VerifyResult,
 } from '../protocol/resources.ts';
 import type { Rolling, RollingInput } from '../protocol/rolling.ts';
 import { version } from '../protocol/version.ts';
 import type { AgentPool } from './agent-pool.ts';
 import type { Catalog, StoredSnapshot } from './catalog.ts';
+import { exportSnapshot } from './export-snapshot.ts';
 import { Experiments } from './experiments.ts';
+import { importSnapshot } from './import-snapshot.ts';
 import { Metrics } from './metrics.ts';
 import { Operations, type OperationStart } from './operations.ts';
 import { Pauses } from './pauses.ts';
@@ -38,6 +42,7 @@ import {
   type CareTools,
 } from './snapshot-care.ts';
 import { fits, type SnapshotFilter } from './snapshot-filter.ts';
+import { streamedBy } from './streamed-operation.ts';
 import { takeSnapshot } from './take-snapshot.ts';
 
 const discoverTimeoutMs = 30_000;
@@ -281,6 +286,34 @@ export class Controller implements StaghornService {
       }),
     );
     return perHost.flat().sort((a, b) => a.offsetNs - b.offsetNs);
+  }
+
+  exportSnapshot(id: string, signal: AbortSignal): AsyncIterable<Buffer> {
+    const stored = this.#requireSealed(id);
+    const { snapshot } = stored;
+    return streamedBy(this.#operations, { kind: 'export', experiment: snapshot.experiment, snapshot: id }, (given) =>
+      exportSnapshot(this.#experiments, stored, AbortSignal.any([given, signal])),
+    );
+  }
+
+  async importSnapshot(
+    content: AsyncIterable<Uint8Array>,
+    input: ImportInput,
+    signal: AbortSignal,
+  ): Promise<Snapshot> {
+    this.#experiments.get(input.experiment);
+    const { id } = this.#operations.start({
+      kind: 'import',
+      experiment: input.experiment,
+      snapshot: null,
+      work: (context) => {
+        const both = AbortSignal.any([context.signal, signal]);
+        return importSnapshot(this.#tools, content, input, { ...context, signal: both });
+      },
+    });
+    const { result, error } = await this.#operations.ended(id);
+    if (error !== null) throw fromProblem(error);
+    return snapshotSchema.parse(result);
   }
 
   listOperations(): Operation[] {

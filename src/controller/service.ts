@@ -3,6 +3,7 @@ import type {
   ExperimentInput,
   ExperimentPort,
   ExperimentVm,
+  ImportInput,
   Operation,
   OperationEvent,
   RestoreInput,
@@ -45,6 +46,15 @@ export interface StaghornService {
   getRolling(experiment: string): Rolling;
   putRolling(experiment: string, input: RollingInput): Rolling;
   removeRolling(experiment: string): void;
+
+  /** One portable archive, as it is made. */
+  exportSnapshot(id: string, signal: AbortSignal): AsyncIterable<Buffer>;
+  /** Reads such an archive to its end; the snapshot is there when it returns. */
+  importSnapshot(
+    content: AsyncIterable<Uint8Array>,
+    input: ImportInput,
+    signal: AbortSignal,
+  ): Promise<Snapshot>;
 
   listOperations(): Operation[];
   getOperation(id: string): Operation;

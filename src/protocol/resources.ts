@@ -181,6 +181,17 @@ export const snapshotEdit = z.strictObject({
 });
 export type SnapshotEdit = z.infer<typeof snapshotEdit>;
 
+/** Where an archive of a snapshot goes. */
+export const importInput = z.strictObject({
+  experiment: resourceName,
+  name: resourceName.optional().describe('In place of the name that it has'),
+  map: z
+    .record(resourceName, resourceName)
+    .optional()
+    .describe('Which host of the experiment takes the part of which host of the archive; the same if left out'),
+});
+export type ImportInput = z.infer<typeof importInput>;
+
 /** `hidden`: time goes on in the guests as if nothing had been; `advance`: their clocks are set to now. */
 export const restoreClock = z.enum(['hidden', 'advance']);
 export type RestoreClock = z.infer<typeof restoreClock>;

@@ -1,17 +1,19 @@
 import type { Health, StaghornService } from '../../src/controller/service.ts';
 import { StaghornError } from '../../src/errors/index.ts';
-import type {
-  Experiment,
-  ExperimentInput,
-  ExperimentPort,
-  ExperimentVm,
-  Operation,
-  OperationEvent,
-  RestoreInput,
-  Snapshot,
-  SnapshotEdit,
-  SnapshotInput,
-  StoredFrame,
+import {
+  snapshot,
+  type Experiment,
+  type ExperimentInput,
+  type ExperimentPort,
+  type ExperimentVm,
+  type ImportInput,
+  type Operation,
+  type OperationEvent,
+  type RestoreInput,
+  type Snapshot,
+  type SnapshotEdit,
+  type SnapshotInput,
+  type StoredFrame,
 } from '../../src/protocol/resources.ts';
 import { selectForPruning } from '../../src/controller/prune.ts';
 import { fits, type SnapshotFilter } from '../../src/controller/snapshot-filter.ts';
@@ -30,6 +32,8 @@ export class FakeService implements StaghornService {
   vmStatus = 'running';
   /** Thrown by listVms. */
   hostError: StaghornError | null = null;
+  /** Thrown in the middle of an export. */
+  streamError: StaghornError | null = null;
   verifyProblems: string[] = [];
   restoreWarnings: string[] = [];
   readonly #experiments = new Map<string, Experiment>();
@@ -138,6 +142,21 @@ export class FakeService implements StaghornService {
       removed: removed.map(({ id }) => id),
       kept: kept.map(({ snapshot, reasons }) => ({ snapshot: snapshot.id, reasons })),
     }));
+  }
+
+  async *exportSnapshot(id: string): AsyncGenerator<Buffer, void, undefined> {
+    if (this.hostError !== null) throw this.hostError;
+    yield Buffer.from(JSON.stringify(this.getSnapshot(id)));
+    if (this.streamError !== null) throw this.streamError;
+  }
+
+  async importSnapshot(content: AsyncIterable<Uint8Array>, input: ImportInput): Promise<Snapshot> {
+    this.calls.push(`importSnapshot ${JSON.stringify(input)}`);
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of content) chunks.push(chunk);
+    const given = snapshot.safeParse(JSON.parse(Buffer.concat(chunks).toString() || 'null'));
+    if (!given.success) throw new StaghornError('snapshot-damaged', 'This is no archive');
+    return this.addSnapshot({ ...given.data, experiment: this.getExperiment(input.experiment).name });
   }
 
   listRolling(): Rolling[] {
