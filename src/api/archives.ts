@@ -41,7 +41,9 @@ function exportRoute(app: Router, { service, closing }: RouteContext): void {
     },
     async (request, reply) => {
       const { id } = service.getSnapshot(request.params.id);
-      const archive = Readable.from(service.exportSnapshot(id, cutShort(reply, closing)), { objectMode: false });
+      const archive = Readable.from(service.exportSnapshot(id, cutShort(reply, closing)), {
+        objectMode: false,
+      });
       // What fails before the first byte is still answered with its problem.
       await once(archive, 'readable');
       void reply.header('content-disposition', `attachment; filename="${id}.tar.zst"`);
@@ -70,7 +72,13 @@ function importRoute(app: Router, { service, closing }: RouteContext): void {
           response: {
             201: json('The snapshot', snapshot),
             ...problems(
-              ...(['invalid-input', 'unauthorized', 'not-found', 'conflict', 'unsupported-media-type'] as const),
+              ...([
+                'invalid-input',
+                'unauthorized',
+                'not-found',
+                'conflict',
+                'unsupported-media-type',
+              ] as const),
               ...(['snapshot-unfit', 'disk-full', ...onHosts] as const),
             ),
           },

@@ -10,7 +10,10 @@ export const operationParams = z.object({ id: z.string().describe('Id of the ope
 export const snapshotsQuery = z.strictObject({
   experiment: resourceName.optional().describe('Only those of this experiment'),
   label: z
-    .preprocess((given) => (typeof given === 'string' ? [given] : given), z.array(z.string().max(320)).max(20))
+    .preprocess(
+      (given) => (typeof given === 'string' ? [given] : given),
+      z.array(z.string().max(320)).max(20),
+    )
     .optional()
     .describe('Only those with this label: `key=value`, or `key` for any value; several must all fit'),
   name: z

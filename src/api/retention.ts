@@ -31,7 +31,8 @@ function pruneRoute(app: Router, { service }: RouteContext): void {
         response: { ...operationStarted, ...problems(...common, ...withBody, 'conflict') },
       },
     },
-    async (request, reply) => sendOperation(reply, service.pruneExperiment(request.params.name, request.body)),
+    async (request, reply) =>
+      sendOperation(reply, service.pruneExperiment(request.params.name, request.body)),
   );
 }
 

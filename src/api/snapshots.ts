@@ -105,7 +105,8 @@ function itemRoutes(app: Router, { service }: RouteContext): void {
     {
       schema: {
         summary: 'Delete a snapshot on all hosts',
-        description: 'Files that other snapshots read stay, out of sight, until the last of these is deleted.',
+        description:
+          'Files that other snapshots read stay, out of sight, until the last of these is deleted.',
         operationId: 'deleteSnapshot',
         tags,
         params: snapshotParams,

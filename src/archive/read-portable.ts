@@ -46,7 +46,8 @@ export class PortableReader {
   /** @throws StaghornError 'snapshot-damaged' if something follows that belongs to no part */
   async requireEnd(): Promise<void> {
     if (this.#next === null) await this.#advance();
-    if (this.#next !== null) throw damaged(`${JSON.stringify(this.#next.name)} belongs to no part, or comes late`);
+    if (this.#next !== null)
+      throw damaged(`${JSON.stringify(this.#next.name)} belongs to no part, or comes late`);
   }
 
   async close(): Promise<void> {
@@ -73,7 +74,9 @@ async function* eventsOf(compressed: AsyncIterable<Uint8Array>): AsyncGenerator<
     for await (const chunk of decompressZstd(compressed)) yield* decoder.push(chunk);
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'EBADMSG')
-      throw new StaghornError('snapshot-damaged', `the archive is damaged: ${error.message}`, { cause: error });
+      throw new StaghornError('snapshot-damaged', `the archive is damaged: ${error.message}`, {
+        cause: error,
+      });
     throw error;
   }
   decoder.end();
@@ -91,4 +94,5 @@ async function readHead(events: AsyncGenerator<TarEvent, void, undefined>): Prom
   }
 }
 
-const damaged = (what: string) => new StaghornError('snapshot-damaged', `this is no archive of a snapshot: ${what}`);
+const damaged = (what: string) =>
+  new StaghornError('snapshot-damaged', `this is no archive of a snapshot: ${what}`);

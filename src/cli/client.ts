@@ -50,12 +50,14 @@ export class ApiClient {
     schema: T,
     { content, mediaType }: { content: Readable; mediaType: string },
   ): Promise<z.output<T>> {
-    const authorization = this.#token === null ? {} : { authorization: `Bearer ${this.#token}` };
     const answer = await this.#exchange(
       new Request(`${this.url}${path}`, {
         method: 'POST',
-        headers: { ...authorization, 'content-type': mediaType },
-        body: Readable.toWeb(content) as BodyInit,
+        headers: {
+          'content-type': mediaType,
+          ...(this.#token === null ? {} : { authorization: `Bearer ${this.#token}` }),
+        },
+        body: Readable.toWeb(content) as NonNullable<RequestInit['body']>,
         duplex: 'half',
       }),
     );

@@ -28,6 +28,7 @@ const unitSeconds: Readonly<Record<string, number>> = { s: 1, m: 60, h: 3600, d:
 /** `90s`, `5m`, `2h`, `1d`, in seconds. */
 export function parseSeconds(given: string): number {
   const [, count, unit] = /^(\d{1,6})([smhd])$/.exec(given) ?? [];
-  if (count === undefined || unit === undefined) throw new InvalidArgumentError('must be like 90s, 5m, 2h or 1d');
+  if (count === undefined || unit === undefined)
+    throw new InvalidArgumentError('must be like 90s, 5m, 2h or 1d');
   return Number(count) * unitSeconds[unit]!;
 }

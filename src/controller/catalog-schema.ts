@@ -26,10 +26,7 @@ const migrations: readonly string[] = [
 export function migrate(database: Database.Database, path: string): void {
   const [{ user_version: found }] = database.pragma('user_version') as [{ user_version: number }];
   if (found > migrations.length) {
-    throw new StaghornError(
-      'version-mismatch',
-      `${path} is of a newer Staghorn (catalog version ${found})`,
-    );
+    throw new StaghornError('version-mismatch', `${path} is of a newer Staghorn (catalog version ${found})`);
   }
   migrations.slice(found).forEach((statements, index) => {
     database.exec(`BEGIN; ${statements} PRAGMA user_version = ${found + index + 1}; COMMIT;`);

@@ -291,8 +291,10 @@ export class Controller implements StaghornService {
   exportSnapshot(id: string, signal: AbortSignal): AsyncIterable<Buffer> {
     const stored = this.#requireSealed(id);
     const { snapshot } = stored;
-    return streamedBy(this.#operations, { kind: 'export', experiment: snapshot.experiment, snapshot: id }, (given) =>
-      exportSnapshot(this.#experiments, stored, AbortSignal.any([given, signal])),
+    return streamedBy(
+      this.#operations,
+      { kind: 'export', experiment: snapshot.experiment, snapshot: id },
+      (given) => exportSnapshot(this.#experiments, stored, AbortSignal.any([given, signal])),
     );
   }
 

@@ -67,11 +67,17 @@ function placeSnapshot({ catalog, experiments }: CareTools, head: ArchiveHead, i
   const name = input.name ?? before.name;
   if (name !== null && catalog.findSnapshotByName(experiment, name) !== null)
     throw new StaghornError('conflict', `experiment ${experiment} has a snapshot named ${name} already`);
-  const hosts = placeHosts(parts.map(({ host }) => host), experiments.get(experiment).hosts, map);
+  const hosts = placeHosts(
+    parts.map(({ host }) => host),
+    experiments.get(experiment).hosts,
+    map,
+  );
   const parent = before.parent === null ? null : (catalog.findSnapshot(before.parent)?.snapshot ?? null);
   return {
     hosts,
-    manifests: Object.fromEntries(parts.map(({ host, manifestSha256 }) => [hosts.get(host)!, manifestSha256])),
+    manifests: Object.fromEntries(
+      parts.map(({ host, manifestSha256 }) => [hosts.get(host)!, manifestSha256]),
+    ),
     snapshot: {
       ...before,
       experiment,
@@ -90,7 +96,8 @@ function placeHosts(
 ): Map<string, string> {
   const names = new Set(known.map(({ name }) => name));
   const strange = Object.keys(map).filter((host) => !from.includes(host));
-  if (strange.length > 0) throw new StaghornError('invalid-input', `the archive has no part of ${strange.join(', ')}`);
+  if (strange.length > 0)
+    throw new StaghornError('invalid-input', `the archive has no part of ${strange.join(', ')}`);
   const hosts = new Map(from.map((host) => [host, map[host] ?? host]));
   const missing = [...hosts.values()].filter((host) => !names.has(host));
   if (missing.length > 0) {
@@ -103,7 +110,11 @@ function placeHosts(
 }
 
 /** Only what this import has written: a host may have the snapshot from elsewhere. */
-async function takeBack({ catalog }: CareTools, snapshot: Snapshot, written: readonly BarrierHost[]): Promise<void> {
+async function takeBack(
+  { catalog }: CareTools,
+  snapshot: Snapshot,
+  written: readonly BarrierHost[],
+): Promise<void> {
   const removals = await Promise.allSettled(
     written.map(({ link }) => link.call('removeSnapshot', { snapshot: snapshot.id }, removeTimeoutMs)),
   );

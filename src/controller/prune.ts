@@ -22,8 +22,14 @@ export function selectForPruning(all: readonly Snapshot[], policy: Policy): Prun
   const sealed = newestFirst.filter(({ state }) => state === 'sealed');
   const rules = [
     { reason: 'last', ids: firstOfEach(sealed, policy.keepLast, ({ id }) => id) },
-    { reason: 'hourly', ids: firstOfEach(sealed, policy.keepHourly, ({ createdAt }) => createdAt.slice(0, 13)) },
-    { reason: 'daily', ids: firstOfEach(sealed, policy.keepDaily, ({ createdAt }) => createdAt.slice(0, 10)) },
+    {
+      reason: 'hourly',
+      ids: firstOfEach(sealed, policy.keepHourly, ({ createdAt }) => createdAt.slice(0, 13)),
+    },
+    {
+      reason: 'daily',
+      ids: firstOfEach(sealed, policy.keepDaily, ({ createdAt }) => createdAt.slice(0, 10)),
+    },
     { reason: 'weekly', ids: firstOfEach(sealed, policy.keepWeekly, weekOf) },
   ];
   const judged = newestFirst.map((snapshot) => ({
@@ -42,7 +48,10 @@ export function selectForPruning(all: readonly Snapshot[], policy: Policy): Prun
 function exemptions({ state, name, labels }: Candidate, { includeKept }: Policy): string[] {
   if (state !== 'sealed') return [state];
   if (includeKept) return [];
-  return [...(name === null ? [] : ['named']), ...(Object.hasOwn(labels, keepLabel) ? ['labelled keep'] : [])];
+  return [
+    ...(name === null ? [] : ['named']),
+    ...(Object.hasOwn(labels, keepLabel) ? ['labelled keep'] : []),
+  ];
 }
 
 /** The first one of each of the first `count` groups that occur. */

@@ -134,7 +134,8 @@ export class RollingSnapshots {
       .listSnapshots()
       .map(({ snapshot }) => snapshot)
       .filter(({ labels, name, ...one }) => {
-        const isOurs = one.experiment === experiment && one.state === 'sealed' && Object.hasOwn(labels, rollingLabel);
+        const isOurs =
+          one.experiment === experiment && one.state === 'sealed' && Object.hasOwn(labels, rollingLabel);
         return isOurs && name === null && !Object.hasOwn(labels, keepLabel);
       });
     return own.slice(0, Math.max(0, own.length - keep));
@@ -151,7 +152,10 @@ export class RollingSnapshots {
 }
 
 /** The first beat of the plan's own rhythm that is still to come. */
-export function nextBeat({ nextAt, everySeconds }: Pick<Rolling, 'nextAt' | 'everySeconds'>, nowMs: number): string {
+export function nextBeat(
+  { nextAt, everySeconds }: Pick<Rolling, 'nextAt' | 'everySeconds'>,
+  nowMs: number,
+): string {
   const periodMs = everySeconds * 1000;
   const dueMs = Date.parse(nextAt);
   const missed = Math.max(0, Math.floor((nowMs - dueMs) / periodMs));

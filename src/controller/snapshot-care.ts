@@ -51,7 +51,10 @@ export function editSnapshot(catalog: Catalog, stored: StoredSnapshot, edit: Sna
   const { name = snapshot.name, description = snapshot.description, labels = {} } = edit;
   const other = name === null ? null : catalog.findSnapshotByName(snapshot.experiment, name);
   if (other !== null && other.snapshot.id !== snapshot.id)
-    throw new StaghornError('conflict', `experiment ${snapshot.experiment} has a snapshot named ${name} already`);
+    throw new StaghornError(
+      'conflict',
+      `experiment ${snapshot.experiment} has a snapshot named ${name} already`,
+    );
   const changed = Object.entries({ ...snapshot.labels, ...labels }).filter(
     (entry): entry is [string, string] => entry[1] !== null,
   );

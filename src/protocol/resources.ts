@@ -188,7 +188,9 @@ export const importInput = z.strictObject({
   map: z
     .record(resourceName, resourceName)
     .optional()
-    .describe('Which host of the experiment takes the part of which host of the archive; the same if left out'),
+    .describe(
+      'Which host of the experiment takes the part of which host of the archive; the same if left out',
+    ),
 });
 export type ImportInput = z.infer<typeof importInput>;
 

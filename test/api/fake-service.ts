@@ -165,7 +165,8 @@ export class FakeService implements StaghornService {
 
   getRolling(experiment: string): Rolling {
     const found = this.#rolling.get(this.getExperiment(experiment).name);
-    if (found === undefined) throw new StaghornError('not-found', `"${experiment}" takes no rolling snapshots`);
+    if (found === undefined)
+      throw new StaghornError('not-found', `"${experiment}" takes no rolling snapshots`);
     return found;
   }
 

@@ -1,11 +1,11 @@
-import { createReadStream, createWriteStream } from 'node:fs';
-import { rename, rm } from 'node:fs/promises';
+import { createWriteStream } from 'node:fs';
+import { open, rename, rm } from 'node:fs/promises';
 import { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import type { Command } from 'commander';
 
 import { archiveMediaType } from '../../archive/portable.ts';
-import { asStaghornError } from '../../errors/index.ts';
+import { asStaghornError, messageOf, StaghornError } from '../../errors/index.ts';
 import { snapshot } from '../../protocol/resources.ts';
 import { collectPair } from '../label-options.ts';
 import type { Session, SessionOptions } from '../session.ts';
@@ -25,14 +25,17 @@ export function addArchiveCommands(program: Command, shell: Shell): void {
     .description('write a snapshot to one portable archive (tar, zstd)')
     .option('-o, --output <file>', 'where to; "-": stdout; ID.tar.zst if left out')
     .action(
-      withSession(shell, async (session, { output }: SessionOptions & { output?: string }, reference: string) => {
-        const { id } = await findSnapshot(session, reference);
-        const file = output ?? `${id}.tar.zst`;
-        const archive = await session.client.stream(`/v1/snapshots/${id}/export`, archiveMediaType);
-        if (file === '-') return pipeline(archive, session.terminal.stdout, { end: false });
-        const bytes = await writeArchive(archive, file);
-        session.print({ file, bytes }, () => `${file}: ${formatBytes(bytes)}\n`);
-      }),
+      withSession(
+        shell,
+        async (session, { output }: SessionOptions & { output?: string }, reference: string) => {
+          const { id } = await findSnapshot(session, reference);
+          const file = output ?? `${id}.tar.zst`;
+          const archive = await session.client.stream(`/v1/snapshots/${id}/export`, archiveMediaType);
+          if (file === '-') return pipeline(archive, session.terminal.stdout, { end: false });
+          const bytes = await writeArchive(archive, file);
+          session.print({ file, bytes }, () => `${file}: ${formatBytes(bytes)}\n`);
+        },
+      ),
     );
   remote(program.command('import <file>'))
     .description('take a snapshot in from an archive that "export" wrote; "-": stdin')
@@ -44,14 +47,23 @@ export function addArchiveCommands(program: Command, shell: Shell): void {
 
 async function takeIn(session: Session, options: ImportOptions, file: string): Promise<void> {
   const { experiment, name, map = [] } = options;
-  const query = new URLSearchParams([['experiment', experiment], ...map.map((pair) => ['map', pair])]);
+  const query = new URLSearchParams({ experiment });
+  for (const pair of map) query.append('map', pair);
   if (name !== undefined) query.set('name', name);
-  const source = file === '-' ? session.terminal.stdin : createReadStream(file, { highWaterMark: 1024 * 1024 });
+  const source = file === '-' ? session.terminal.stdin : await openArchive(file);
   const taken = await session.client.upload(`/v1/snapshots/import?${query}`, snapshot, {
     content: Readable.from(source),
     mediaType: archiveMediaType,
   });
   session.print(taken, () => describeSnapshot(taken));
+}
+
+async function openArchive(path: string): Promise<Readable> {
+  try {
+    return (await open(path, 'r')).createReadStream({ highWaterMark: 1024 * 1024 });
+  } catch (error) {
+    throw new StaghornError('invalid-input', `${path} cannot be read: ${messageOf(error)}`, { cause: error });
+  }
 }
 
 /** Under another name until it is whole: an archive that was cut off is not left under its own. */

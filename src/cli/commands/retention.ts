@@ -40,7 +40,9 @@ function pruneCommand(program: Command, shell: Shell): void {
         const result = pruneResult.parse(ended.result);
         session.print(result, () => {
           const lines = result.removed.map((id) => `${dryRun === true ? 'would remove' : 'removed'} ${id}\n`);
-          const kept = result.kept.map(({ snapshot, reasons }) => `kept ${snapshot} (${reasons.join(', ')})\n`);
+          const kept = result.kept.map(
+            ({ snapshot, reasons }) => `kept ${snapshot} (${reasons.join(', ')})\n`,
+          );
           return `${lines.join('')}${kept.join('')}${formatCount(result.removed.length, 'snapshot')} of ${result.removed.length + result.kept.length} ${dryRun === true ? 'would go' : 'went'}\n`;
         });
       }),
@@ -52,17 +54,20 @@ function rollingCommand(program: Command, shell: Shell): void {
     .description('show the rolling snapshots that "snapshot --every" began, all or those of an experiment')
     .option('--stop', 'take no more of them; those that were taken stay')
     .action(
-      withSession(shell, async (session, { stop }: SessionOptions & { stop?: boolean }, experiment?: string) => {
-        if (experiment === undefined) {
-          const all = await session.get('/v1/rolling', z.array(rolling));
-          session.print(all, () => listRolling(all));
-          return;
-        }
-        const path = `${pathOf(experiment)}/rolling`;
-        const plan = await session.get(path, rolling);
-        if (stop === true) await session.client.send('DELETE', path);
-        session.print(plan, () => (stop === true ? `no more of ${experiment}\n` : describeRolling(plan)));
-      }),
+      withSession(
+        shell,
+        async (session, { stop }: SessionOptions & { stop?: boolean }, experiment?: string) => {
+          if (experiment === undefined) {
+            const all = await session.get('/v1/rolling', z.array(rolling));
+            session.print(all, () => listRolling(all));
+            return;
+          }
+          const path = `${pathOf(experiment)}/rolling`;
+          const plan = await session.get(path, rolling);
+          if (stop === true) await session.client.send('DELETE', path);
+          session.print(plan, () => (stop === true ? `no more of ${experiment}\n` : describeRolling(plan)));
+        },
+      ),
     );
 }
 

@@ -55,7 +55,10 @@ function takeCommand(program: Command, shell: Shell): void {
 async function roll(session: Session, experiment: string, options: TakeOptions): Promise<void> {
   const { name, description, method, label: labels, every: everySeconds, keep } = options;
   if (name !== undefined || keep === undefined) {
-    throw new StaghornError('invalid-input', 'with --every goes --keep, and no --name: a name is for one snapshot');
+    throw new StaghornError(
+      'invalid-input',
+      'with --every goes --keep, and no --name: a name is for one snapshot',
+    );
   }
   const path = `/v1/experiments/${encodeURIComponent(experiment)}/rolling`;
   const body = { everySeconds, keep, description, method, labels };
@@ -76,17 +79,23 @@ function listCommands(program: Command, shell: Shell): void {
     .option('--name <pattern>', 'only those with such a name; * stands for any characters')
     .option('--tree', 'show which came from which')
     .action(
-      withSession(shell, async (session, { label = [], name, tree }: ListOptions, given: string | undefined) => {
-        const query = new URLSearchParams(label.map((each): [string, string] => ['label', each]));
-        if (name !== undefined) query.set('name', name);
-        if (given !== undefined) query.set('experiment', given);
-        const all = await session.get(`/v1/snapshots${query.size === 0 ? '' : `?${query}`}`, z.array(snapshot));
-        if (all.length === 0 && given !== undefined) await session.get(pathOf(given), experiment);
-        if (tree !== true || session.isJson) return session.print(all, () => listSnapshots(all));
-        const experiments = await session.get('/v1/experiments', z.array(experiment));
-        const moments = new Set(experiments.map(({ moment }) => moment));
-        session.print(all, () => snapshotTree(all, (one) => moments.has(one.id)));
-      }),
+      withSession(
+        shell,
+        async (session, { label = [], name, tree }: ListOptions, given: string | undefined) => {
+          const query = new URLSearchParams(label.map((each): [string, string] => ['label', each]));
+          if (name !== undefined) query.set('name', name);
+          if (given !== undefined) query.set('experiment', given);
+          const all = await session.get(
+            `/v1/snapshots${query.size === 0 ? '' : `?${query}`}`,
+            z.array(snapshot),
+          );
+          if (all.length === 0 && given !== undefined) await session.get(pathOf(given), experiment);
+          if (tree !== true || session.isJson) return session.print(all, () => listSnapshots(all));
+          const experiments = await session.get('/v1/experiments', z.array(experiment));
+          const moments = new Set(experiments.map(({ moment }) => moment));
+          session.print(all, () => snapshotTree(all, (one) => moments.has(one.id)));
+        },
+      ),
     );
   remote(program.command('show <snapshot>'))
     .description('show a snapshot: an id, the beginning of one, NAME or EXPERIMENT/NAME')
