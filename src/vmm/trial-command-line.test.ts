@@ -15,6 +15,11 @@ describe('the command line of a trial', () => {
     expect(trial(line)).toBe(`-name a -serial null -chardev null,id=c -device virtio-serial ${end}`);
   });
 
+  it('keeps which character device a serial port is on', () => {
+    const line = '-chardev file,id=serial0,path=/log -serial chardev:serial0 -serial mon:stdio';
+    expect(trial(line)).toBe(`-chardev null,id=serial0 -serial chardev:serial0 -serial null ${end}`);
+  });
+
   it('keeps the machine and its devices, and gives each NIC a tap without scripts', () => {
     const line =
       '-M pc -m 128 -netdev tap,id=n0,ifname=tap0,vhost=on,queues=2 -device virtio-net-pci,netdev=n0,mq=on';

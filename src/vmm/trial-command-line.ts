@@ -23,7 +23,7 @@ export function forTrial(options: readonly CommandOption[], { qmpSocket }: Trial
     const { name, value } = option;
     if (name === null || value === null) return name !== null && dropped.has(name) ? [] : [option];
     if (dropped.has(name)) return [];
-    if (toNull.has(name)) return [{ name, value: 'null' }];
+    if (toNull.has(name)) return [{ name, value: value.startsWith('chardev:') ? value : 'null' }];
     if (name === 'chardev') return [{ name, value: nullChardev(value) }];
     if (name === 'netdev' || name === 'nic' || name === 'net') return [{ name, value: privateTap(value) }];
     return [option];

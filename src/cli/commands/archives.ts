@@ -50,11 +50,13 @@ async function takeIn(session: Session, options: ImportOptions, file: string): P
   const query = new URLSearchParams({ experiment });
   for (const pair of map) query.append('map', pair);
   if (name !== undefined) query.set('name', name);
-  const source = file === '-' ? session.terminal.stdin : await openArchive(file);
-  const taken = await session.client.upload(`/v1/snapshots/import?${query}`, snapshot, {
-    content: Readable.from(source),
-    mediaType: archiveMediaType,
-  });
+  const source = file === '-' ? null : await openArchive(file);
+  const taken = await session.client
+    .upload(`/v1/snapshots/import?${query}`, snapshot, {
+      content: source ?? Readable.from(session.terminal.stdin),
+      mediaType: archiveMediaType,
+    })
+    .finally(() => source?.destroy());
   session.print(taken, () => describeSnapshot(taken));
 }
 
