@@ -3,18 +3,16 @@ import { mkdir } from 'node:fs/promises';
 import type { Writable } from 'node:stream';
 
 import { asStaghornError, StaghornError } from '../errors/index.ts';
+import { compressEntries } from '../archive/compress.ts';
 import { packFiles } from '../archive/pack.ts';
 import { SparseWriter } from '../archive/sparse-writer.ts';
 import { TarDecoder, tarEnd } from '../archive/tar.ts';
-import { compressZstd, decompressZstd } from '../native/zstd-stream.ts';
+import { decompressZstd } from '../native/zstd-stream.ts';
 import { listPartFiles } from '../store/part-files.ts';
 import { ReceivedPart, type ReceivedName } from '../store/receiving.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { thisProcess } from '../vmm/process-identity.ts';
 import { findPartDamage } from './verify-snapshot.ts';
-
-/** Of parts on their way: RAM of guests is mostly zeros or code, and networks are slower than level 1. */
-const zstdLevel = 1;
 
 export interface SendOptions {
   readonly snapshot: string;
@@ -33,7 +31,7 @@ export async function sendPart(store: SnapshotStore, options: SendOptions, outpu
     yield* packFiles(files, prefix);
     if (isLast) yield tarEnd;
   }
-  for await (const chunk of compressZstd(entries(), zstdLevel)) {
+  for await (const chunk of compressEntries(entries())) {
     if (!output.write(chunk)) await once(output, 'drain');
   }
 }

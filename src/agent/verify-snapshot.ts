@@ -4,13 +4,17 @@ import { switchFilesOf } from '../store/manifest.ts';
 import { ramsOf } from '../store/ram-parent.ts';
 import { checkFile, type SnapshotStore, type StoredPart } from '../store/snapshot-directory.ts';
 import { findRamDamage } from './restore-check.ts';
+import { findUnloadable } from './trial-load.ts';
 
 interface VerifyRequest {
   readonly snapshot: string;
   readonly manifestSha256: string | null;
 }
 
-/** Reads a whole snapshot again and compares it with what was sealed. Damage is a result, not an error. */
+/**
+ * Reads a whole snapshot again, compares it with what was sealed, and tries whether QEMU loads it. Damage is a result,
+ * not an error.
+ */
 export async function verifySnapshot(
   store: SnapshotStore,
   { snapshot, manifestSha256 }: VerifyRequest,
@@ -23,6 +27,8 @@ export async function verifySnapshot(
     return { ok: false, bytes: 0, problems: [messageOf(error)] };
   }
   const { bytes, problems } = await findPartDamage(store, part, signal);
+  // What is damaged is not given to a QEMU.
+  if (problems.length === 0) problems.push(...(await findUnloadable(part, signal)));
   return { ok: problems.length === 0, bytes, problems };
 }
 

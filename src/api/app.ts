@@ -2,6 +2,7 @@ import Fastify, { LogController, type FastifyBaseLogger, type FastifyInstance } 
 import { serializerCompiler, type ZodTypeProvider } from 'fastify-type-provider-zod';
 
 import type { StaghornService } from '../controller/service.ts';
+import { archiveRoutes } from './archives.ts';
 import { requireToken } from './auth.ts';
 import { experimentRoutes } from './experiments.ts';
 import { healthRoutes } from './health.ts';
@@ -14,6 +15,7 @@ import { operationRoutes } from './operations.ts';
 import { refuseForeignOrigins } from './origin.ts';
 import { problemPages } from './problem-pages.ts';
 import { errorOfRequest, sendProblem } from './problem.ts';
+import { retentionRoutes } from './retention.ts';
 import type { RouteContext, Router } from './routes.ts';
 import { snapshotRoutes } from './snapshots.ts';
 import { validatorCompiler } from './validation.ts';
@@ -89,6 +91,8 @@ function addRoutes(
     const secured: Router = scope.withTypeProvider<ZodTypeProvider>();
     experimentRoutes(secured, context);
     snapshotRoutes(secured, context);
+    archiveRoutes(secured, context);
+    retentionRoutes(secured, context);
     operationRoutes(secured, context);
     metricsRoutes(secured, context);
   });

@@ -4,7 +4,9 @@ import type { FastifyInstance } from 'fastify';
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
 import { z } from 'zod';
 
+import { pruneInput, pruneResult } from '../protocol/prune.ts';
 import * as resources from '../protocol/resources.ts';
+import { rolling, rollingInput } from '../protocol/rolling.ts';
 import { finishDocument } from './openapi-document.ts';
 
 /** Schemas that the document names; what goes into a request ends in "Input" there. */
@@ -15,7 +17,12 @@ const named = {
   ExperimentPort: resources.experimentPort,
   Snapshot: resources.snapshot,
   SnapshotCreate: resources.snapshotInput,
+  SnapshotEdit: resources.snapshotEdit,
   SnapshotVm: resources.snapshotVm,
+  Prune: pruneInput,
+  PruneResult: pruneResult,
+  RollingCreate: rollingInput,
+  Rolling: rolling,
   Restore: resources.restoreInput,
   RestoreResult: resources.restoreResult,
   VerifyResult: resources.verifyResult,

@@ -9,6 +9,31 @@ export const operationParams = z.object({ id: z.string().describe('Id of the ope
 
 export const snapshotsQuery = z.strictObject({
   experiment: resourceName.optional().describe('Only those of this experiment'),
+  label: z
+    .preprocess(
+      (given) => (typeof given === 'string' ? [given] : given),
+      z.array(z.string().max(320)).max(20),
+    )
+    .optional()
+    .describe('Only those with this label: `key=value`, or `key` for any value; several must all fit'),
+  name: z
+    .string()
+    .max(63)
+    .refine((name) => name.split('*').length <= 5, 'may hold "*" four times')
+    .optional()
+    .describe('Only those whose name fits: `*` stands for any characters, `?` for one'),
+});
+
+const hostPair = z.string().regex(/^[^=]+=[^=]+$/, 'must be HOST=HOST');
+
+export const importQuery = z.strictObject({
+  experiment: resourceName.describe('The experiment that it becomes a snapshot of'),
+  name: resourceName.optional().describe('In place of the name that it has'),
+  map: z
+    .preprocess((given) => (typeof given === 'string' ? [given] : given), z.array(hostPair).max(1000))
+    .transform((pairs) => Object.fromEntries(pairs.map((pair) => pair.split('=') as [string, string])))
+    .optional()
+    .describe('`HOST=HOST`: a host of the archive, and the host of the experiment that takes its part'),
 });
 
 export const eventsHeaders = z.looseObject({

@@ -1,6 +1,6 @@
 import { z } from 'zod';
 
-import { restoreInput, snapshot, snapshotInput, storedFrame } from '../protocol/resources.ts';
+import { restoreInput, snapshot, snapshotEdit, snapshotInput, storedFrame } from '../protocol/resources.ts';
 import { preferredType } from './accept.ts';
 import { cutShort } from './cut-short.ts';
 import { framesToPcapng, pcapngMediaType } from './frames-pcapng.ts';
@@ -61,7 +61,7 @@ function listRoutes(app: Router, { service }: RouteContext): void {
     '/v1/snapshots',
     {
       schema: {
-        summary: 'List all snapshots',
+        summary: 'List and search snapshots',
         operationId: 'listSnapshots',
         tags,
         querystring: snapshotsQuery,
@@ -86,11 +86,27 @@ function itemRoutes(app: Router, { service }: RouteContext): void {
     },
     async (request) => service.getSnapshot(request.params.id),
   );
+  app.patch(
+    '/v1/snapshots/:id',
+    {
+      schema: {
+        summary: 'Change name, description or labels of a snapshot',
+        operationId: 'editSnapshot',
+        tags,
+        params: snapshotParams,
+        body: snapshotEdit,
+        response: { 200: json('The snapshot', snapshot), ...problems(...common, ...withBody, 'conflict') },
+      },
+    },
+    async (request) => service.editSnapshot(request.params.id, request.body),
+  );
   app.delete(
     '/v1/snapshots/:id',
     {
       schema: {
         summary: 'Delete a snapshot on all hosts',
+        description:
+          'Files that other snapshots read stay, out of sight, until the last of these is deleted.',
         operationId: 'deleteSnapshot',
         tags,
         params: snapshotParams,
@@ -125,7 +141,9 @@ function restoreRoutes(app: Router, { service }: RouteContext): void {
     '/v1/snapshots/:id/verify',
     {
       schema: {
-        summary: 'Recompute the checksums of a snapshot',
+        summary: 'Recompute the checksums of a snapshot, and load its device states',
+        description:
+          'Each device state is loaded into a paused QEMU that has neither disks nor network to reach, and is ended again.',
         operationId: 'verifySnapshot',
         tags,
         params: snapshotParams,

@@ -1,3 +1,5 @@
+import { Readable } from 'node:stream';
+import type { ReadableStream } from 'node:stream/web';
 import type { z } from 'zod';
 
 import { messageOf, StaghornError } from '../errors/index.ts';
@@ -34,6 +36,32 @@ export class ApiClient {
   async bytes(path: string, mediaType: string): Promise<Buffer> {
     const answer = await this.send('GET', path, { headers: { accept: mediaType } });
     return Buffer.from(await this.#body(answer.arrayBuffer()));
+  }
+
+  /** The answer as it comes; it ends with an error if the server could not make all of it. */
+  async stream(path: string, mediaType: string): Promise<Readable> {
+    const answer = await this.send('GET', path, { headers: { accept: mediaType } });
+    return answer.body === null ? Readable.from([]) : Readable.fromWeb(answer.body as ReadableStream);
+  }
+
+  /** Sends a body as it comes. */
+  async upload<T extends z.ZodType>(
+    path: string,
+    schema: T,
+    { content, mediaType }: { content: Readable; mediaType: string },
+  ): Promise<z.output<T>> {
+    const answer = await this.#exchange(
+      new Request(`${this.url}${path}`, {
+        method: 'POST',
+        headers: {
+          'content-type': mediaType,
+          ...(this.#token === null ? {} : { authorization: `Bearer ${this.#token}` }),
+        },
+        body: Readable.toWeb(content) as NonNullable<RequestInit['body']>,
+        duplex: 'half',
+      }),
+    );
+    return this.#checked(schema, await this.#body(answer.text()));
   }
 
   /** The events of an operation after `afterId`, until the server ends the stream. */
@@ -73,6 +101,10 @@ export class ApiClient {
       ...(body === undefined ? {} : { body: JSON.stringify(body) }),
       ...(signal === undefined ? {} : { signal }),
     });
+    return this.#exchange(request);
+  }
+
+  async #exchange(request: Request): Promise<Response> {
     const answer = await fetch(request).catch((error: unknown) => {
       throw this.#unreachable(error, 'no Staghorn server answers at');
     });

@@ -1,10 +1,12 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 
+import { addArchiveCommands } from './commands/archives.ts';
 import { addExperimentCommands } from './commands/experiment.ts';
 import { addFramesCommand } from './commands/frames.ts';
 import { addOperationCommands } from './commands/operations.ts';
 import { addRestoreCommand } from './commands/restore.ts';
+import { addRetentionCommands } from './commands/retention.ts';
 import { addServeCommand } from './commands/serve.ts';
 import { addSnapshotCommands } from './commands/snapshot.ts';
 import { fail } from './failure.ts';
@@ -40,6 +42,8 @@ function buildProgram(shell: Shell): Command {
   addLabCommands(program, shell);
   addExperimentCommands(program, shell);
   addSnapshotCommands(program, shell);
+  addRetentionCommands(program, shell);
+  addArchiveCommands(program, shell);
   addRestoreCommand(program, shell);
   addFramesCommand(program, shell);
   addOperationCommands(program, shell);

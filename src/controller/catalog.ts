@@ -3,8 +3,10 @@ import { dirname } from 'node:path';
 import Database from 'libsql';
 
 import { StaghornError } from '../errors/index.ts';
+import { rolling, type Rolling } from '../protocol/rolling.ts';
 import { experimentInput, snapshot as snapshotSchema, type Snapshot } from '../protocol/resources.ts';
 import type { z } from 'zod';
+import { migrate } from './catalog-schema.ts';
 
 /** An experiment as it was registered. */
 export interface StoredExperiment extends z.output<typeof experimentInput> {
@@ -17,20 +19,6 @@ export interface StoredSnapshot {
   /** SHA-256 of each host's manifest, by the name of the host. */
   readonly manifests: Readonly<Record<string, string>>;
 }
-
-const schemaVersion = 1;
-const schema = `
-  CREATE TABLE experiments (name TEXT PRIMARY KEY, created_at TEXT NOT NULL, definition TEXT NOT NULL) STRICT;
-  CREATE TABLE snapshots (
-    id TEXT PRIMARY KEY,
-    experiment TEXT NOT NULL,
-    name TEXT,
-    document TEXT NOT NULL,
-    manifests TEXT NOT NULL
-  ) STRICT;
-  CREATE INDEX snapshots_by_experiment ON snapshots (experiment);
-  CREATE UNIQUE INDEX snapshot_names ON snapshots (experiment, name) WHERE name IS NOT NULL;
-`;
 
 /** The controller's memory: experiments and snapshots, in SQLite. */
 export class Catalog {
@@ -46,14 +34,7 @@ export class Catalog {
     const database = new Database(path);
     database.pragma('journal_mode = WAL');
     database.pragma('synchronous = FULL');
-    const [{ user_version: found }] = database.pragma('user_version') as [{ user_version: number }];
-    if (found > schemaVersion) {
-      throw new StaghornError(
-        'version-mismatch',
-        `${path} is of a newer Staghorn (catalog version ${found})`,
-      );
-    }
-    if (found === 0) database.exec(`BEGIN; ${schema} PRAGMA user_version = ${schemaVersion}; COMMIT;`);
+    migrate(database, path);
     return new Catalog(database);
   }
 
@@ -81,7 +62,11 @@ export class Catalog {
   }
 
   removeExperiment(name: string): void {
-    this.#database.prepare('DELETE FROM experiments WHERE name = ?').run(name);
+    this.#atOnce(() => {
+      this.#database.prepare('DELETE FROM moments WHERE experiment = ?').run(name);
+      this.#database.prepare('DELETE FROM rolling WHERE experiment = ?').run(name);
+      this.#database.prepare('DELETE FROM experiments WHERE name = ?').run(name);
+    });
   }
 
   /** Adds it or replaces it: one statement, so that a snapshot is in one state or in the next. */
@@ -116,8 +101,56 @@ export class Catalog {
     return this.#database.prepare('SELECT * FROM snapshots ORDER BY id').all().map(readSnapshot);
   }
 
+  /** Its children become those of its parent, which is the experiment's moment now if it was that. */
   removeSnapshot(id: string): void {
-    this.#database.prepare('DELETE FROM snapshots WHERE id = ?').run(id);
+    const parent = this.findSnapshot(id)?.snapshot.parent ?? null;
+    this.#atOnce(() => {
+      for (const child of this.listSnapshots().filter(({ snapshot }) => snapshot.parent === id))
+        this.putSnapshot({ ...child, snapshot: { ...child.snapshot, parent } });
+      if (parent === null) this.#database.prepare('DELETE FROM moments WHERE snapshot = ?').run(id);
+      else this.#database.prepare('UPDATE moments SET snapshot = ? WHERE snapshot = ?').run(parent, id);
+      this.#database.prepare('DELETE FROM snapshots WHERE id = ?').run(id);
+    });
+  }
+
+  /** A snapshot that is whole: from here on it is the moment that its experiment came from. */
+  sealSnapshot(stored: StoredSnapshot): void {
+    this.#atOnce(() => {
+      this.putSnapshot(stored);
+      this.setMoment(stored.snapshot.experiment, stored.snapshot.id);
+    });
+  }
+
+  /** The snapshot that an experiment was last restored from, or that was taken last; null if there is none. */
+  momentOf(experiment: string): string | null {
+    const row = this.#database.prepare('SELECT snapshot FROM moments WHERE experiment = ?').get(experiment);
+    return row === undefined ? null : (row as { snapshot: string }).snapshot;
+  }
+
+  setMoment(experiment: string, snapshot: string): void {
+    this.#database
+      .prepare('INSERT OR REPLACE INTO moments (experiment, snapshot) VALUES (?, ?)')
+      .run(experiment, snapshot);
+  }
+
+  putRolling(document: Rolling): void {
+    this.#database
+      .prepare('INSERT OR REPLACE INTO rolling (experiment, document) VALUES (?, ?)')
+      .run(document.experiment, JSON.stringify(document));
+  }
+
+  listRolling(): Rolling[] {
+    const rows = this.#database.prepare('SELECT document FROM rolling ORDER BY experiment').all();
+    return rows.map((row) => rolling.parse(JSON.parse((row as { document: string }).document)));
+  }
+
+  removeRolling(experiment: string): void {
+    this.#database.prepare('DELETE FROM rolling WHERE experiment = ?').run(experiment);
+  }
+
+  /** All of it or nothing, also if the controller is killed in between. */
+  #atOnce(work: () => void): void {
+    this.#database.transaction(work)();
   }
 }
 

@@ -3,28 +3,46 @@ import { randomBytes } from 'node:crypto';
 import { StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { newSnapshotId } from '../protocol/names.ts';
-import type {
-  Experiment,
-  ExperimentInput,
-  ExperimentPort,
-  ExperimentVm,
-  Operation,
-  OperationEvent,
-  RestoreInput,
-  Snapshot,
-  SnapshotInput,
-  StoredFrame,
-  VerifyResult,
+import { fromProblem } from '../protocol/problem.ts';
+import type { PruneInput } from '../protocol/prune.ts';
+import {
+  snapshot as snapshotSchema,
+  type Experiment,
+  type ExperimentInput,
+  type ExperimentPort,
+  type ExperimentVm,
+  type ImportInput,
+  type Operation,
+  type OperationEvent,
+  type RestoreInput,
+  type Snapshot,
+  type SnapshotEdit,
+  type SnapshotInput,
+  type StoredFrame,
+  type VerifyResult,
 } from '../protocol/resources.ts';
+import type { Rolling, RollingInput } from '../protocol/rolling.ts';
 import { version } from '../protocol/version.ts';
 import type { AgentPool } from './agent-pool.ts';
 import type { Catalog, StoredSnapshot } from './catalog.ts';
+import { exportSnapshot } from './export-snapshot.ts';
 import { Experiments } from './experiments.ts';
+import { importSnapshot } from './import-snapshot.ts';
 import { Metrics } from './metrics.ts';
 import { Operations, type OperationStart } from './operations.ts';
 import { Pauses } from './pauses.ts';
 import { restoreSnapshot } from './restore-snapshot.ts';
+import { RollingSnapshots, type RollingWork } from './rolling.ts';
 import type { Health, StaghornService } from './service.ts';
+import {
+  editSnapshot,
+  pruneSnapshots,
+  removeSnapshot,
+  requireRemovable,
+  type CareTools,
+} from './snapshot-care.ts';
+import { fits, type SnapshotFilter } from './snapshot-filter.ts';
+import { streamedBy } from './streamed-operation.ts';
 import { takeSnapshot } from './take-snapshot.ts';
 
 const discoverTimeoutMs = 30_000;
@@ -37,6 +55,7 @@ export class Controller implements StaghornService {
   readonly #operations: Operations;
   readonly #pauses: Pauses;
   readonly #metrics: Metrics;
+  readonly #rolling: RollingSnapshots;
   readonly #startedAtMs = performance.now();
 
   constructor(catalog: Catalog, pool: AgentPool, log: Logger) {
@@ -44,15 +63,23 @@ export class Controller implements StaghornService {
     this.#experiments = new Experiments(catalog, pool);
     this.#operations = new Operations(log, (operation) => this.#metrics.operationEnded(operation));
     this.#pauses = new Pauses(this.#experiments, log);
+    this.#rolling = new RollingSnapshots(catalog, this.#rollingWork(), log);
+    this.#rolling.start();
     this.#metrics = new Metrics({
       experiments: () => catalog.listExperiments().length,
       operationsRunning: () => this.#running(),
     });
   }
 
+  get #tools(): CareTools {
+    return { experiments: this.#experiments, catalog: this.#catalog };
+  }
+
   /** Ends what is under way, each with every VM running. */
   async close(): Promise<void> {
+    const rolling = this.#rolling.close();
     await this.#operations.close();
+    await rolling;
     await this.#pauses.close();
   }
 
@@ -144,17 +171,16 @@ export class Controller implements StaghornService {
       name,
       description: input.description ?? null,
       labels: input.labels,
-      parent: null,
+      parent: this.#sealedMomentOf(experiment),
       createdAt: now.toISOString(),
     };
-    const tools = { experiments: this.#experiments, catalog: this.#catalog };
     return this.#operations.start({
       kind: 'snapshot',
       experiment,
       snapshot: head.id,
       work: async (context) => {
         try {
-          const snapshot = await takeSnapshot(tools, head, input, context);
+          const snapshot = await takeSnapshot(this.#tools, head, input, context);
           this.#metrics.snapshotTaken(snapshot);
           return snapshot;
         } finally {
@@ -164,10 +190,16 @@ export class Controller implements StaghornService {
     });
   }
 
-  listSnapshots({ experiment }: { experiment?: string } = {}): Snapshot[] {
-    if (experiment !== undefined) this.#experiments.get(experiment);
-    const all = this.#catalog.listSnapshots().map(({ snapshot }) => snapshot);
-    return experiment === undefined ? all : all.filter((snapshot) => snapshot.experiment === experiment);
+  listSnapshots(filter: SnapshotFilter = {}): Snapshot[] {
+    if (filter.experiment !== undefined) this.#experiments.get(filter.experiment);
+    return this.#catalog
+      .listSnapshots()
+      .map(({ snapshot }) => snapshot)
+      .filter((snapshot) => fits(snapshot, filter));
+  }
+
+  editSnapshot(id: string, edit: SnapshotEdit): Snapshot {
+    return editSnapshot(this.#catalog, this.#requireSnapshot(id), edit);
   }
 
   getSnapshot(id: string): Snapshot {
@@ -176,17 +208,41 @@ export class Controller implements StaghornService {
 
   deleteSnapshot(id: string): Operation {
     const { snapshot } = this.#requireSnapshot(id);
-    if (snapshot.state === 'storing')
-      throw new StaghornError('conflict', `snapshot ${id} is being taken; cancel that`);
-    this.#experiments.requireNo(snapshot.experiment, 'restoring');
+    requireRemovable(this.#experiments, snapshot);
     return this.#startOn(snapshot, 'delete', async ({ signal }) => {
-      const hosts = await this.#experiments.connect(snapshot.experiment);
-      await Promise.all(
-        hosts.map(({ link }) => link.call('removeSnapshot', { snapshot: id }, fileTimeoutMs, signal)),
-      );
-      this.#catalog.removeSnapshot(id);
+      await removeSnapshot(this.#tools, snapshot, signal);
       return null;
     });
+  }
+
+  pruneExperiment(name: string, input: PruneInput): Operation {
+    this.#experiments.get(name);
+    this.#experiments.requireNo(name, 'restoring');
+    this.#experiments.requireNo(name, 'snapshotting');
+    return this.#operations.start({
+      kind: 'prune',
+      experiment: name,
+      snapshot: null,
+      work: (context) => pruneSnapshots(this.#tools, name, input, context),
+    });
+  }
+
+  listRolling(): Rolling[] {
+    return this.#rolling.list();
+  }
+
+  getRolling(experiment: string): Rolling {
+    this.#experiments.get(experiment);
+    return this.#rolling.get(experiment);
+  }
+
+  putRolling(experiment: string, input: RollingInput): Rolling {
+    this.#experiments.get(experiment);
+    return this.#rolling.put(experiment, input);
+  }
+
+  removeRolling(experiment: string): void {
+    this.#rolling.remove(experiment);
   }
 
   restoreSnapshot(id: string, input: RestoreInput): Operation {
@@ -194,7 +250,9 @@ export class Controller implements StaghornService {
     const end = this.#experiments.begin(stored.snapshot.experiment, 'restoring');
     return this.#startOn(stored.snapshot, 'restore', async (context) => {
       try {
-        return await restoreSnapshot(this.#experiments, stored, input, context);
+        const result = await restoreSnapshot(this.#experiments, stored, input, context);
+        if (!input.dryRun) this.#catalog.setMoment(stored.snapshot.experiment, id);
+        return result;
       } finally {
         end();
       }
@@ -230,6 +288,36 @@ export class Controller implements StaghornService {
     return perHost.flat().sort((a, b) => a.offsetNs - b.offsetNs);
   }
 
+  exportSnapshot(id: string, signal: AbortSignal): AsyncIterable<Buffer> {
+    const stored = this.#requireSealed(id);
+    const { snapshot } = stored;
+    return streamedBy(
+      this.#operations,
+      { kind: 'export', experiment: snapshot.experiment, snapshot: id },
+      (given) => exportSnapshot(this.#experiments, stored, AbortSignal.any([given, signal])),
+    );
+  }
+
+  async importSnapshot(
+    content: AsyncIterable<Uint8Array>,
+    input: ImportInput,
+    signal: AbortSignal,
+  ): Promise<Snapshot> {
+    this.#experiments.get(input.experiment);
+    const { id } = this.#operations.start({
+      kind: 'import',
+      experiment: input.experiment,
+      snapshot: null,
+      work: (context) => {
+        const both = AbortSignal.any([context.signal, signal]);
+        return importSnapshot(this.#tools, content, input, { ...context, signal: both });
+      },
+    });
+    const { result, error } = await this.#operations.ended(id);
+    if (error !== null) throw fromProblem(error);
+    return snapshotSchema.parse(result);
+  }
+
   listOperations(): Operation[] {
     return this.#operations.list();
   }
@@ -251,6 +339,36 @@ export class Controller implements StaghornService {
 
   metrics(): Promise<string> {
     return this.#metrics.registry.metrics();
+  }
+
+  /** The moment that a snapshot taken now comes from: the nearest that is whole. */
+  #sealedMomentOf(experiment: string): string | null {
+    let id = this.#catalog.momentOf(experiment);
+    while (id !== null) {
+      const snapshot = this.#catalog.findSnapshot(id)?.snapshot;
+      if (snapshot?.state === 'sealed') return id;
+      id = snapshot?.parent ?? null;
+    }
+    return null;
+  }
+
+  /** What a beat of rolling snapshots does: the same operations that people start. */
+  #rollingWork(): RollingWork {
+    const requireEnd = async (started: Operation): Promise<Operation> => {
+      const ended = await this.#operations.ended(started.id);
+      if (ended.error !== null) throw fromProblem(ended.error);
+      return ended;
+    };
+    return {
+      isFree: (experiment) => this.#experiments.get(experiment).state === 'running',
+      take: async (experiment, input) => {
+        const { snapshot } = await requireEnd(this.createSnapshot(experiment, input));
+        return this.getSnapshot(snapshot!);
+      },
+      remove: async ({ id }) => {
+        await requireEnd(this.deleteSnapshot(id));
+      },
+    };
   }
 
   #startOn(snapshot: Snapshot, kind: OperationStart['kind'], work: OperationStart['work']): Operation {

@@ -92,7 +92,9 @@ export class Experiments {
   }
 
   #withState(stored: StoredExperiment): Experiment {
-    return { ...stored, state: this.#activities.get(stored.name) ?? 'running' };
+    const moment = this.#catalog.momentOf(stored.name);
+    const state = this.#activities.get(stored.name) ?? 'running';
+    return { ...stored, state, ...(moment === null ? {} : { moment }) };
   }
 }
 

@@ -15,7 +15,7 @@ export interface ControllerOptions {
 }
 
 /** The agent as `npm run build` leaves it: dist/agent-bundle, as far from src/controller as from dist/controller. */
-function agentBundle(): BundleFile[] {
+export function agentBundle(): BundleFile[] {
   const directory = fileURLToPath(new URL('../../dist/agent-bundle/', import.meta.url));
   return ['agent.cjs', 'staghorn.node', 'ioctl-native.node'].map((name) => ({
     name,

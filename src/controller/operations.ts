@@ -94,6 +94,13 @@ export class Operations {
     return entry.operation;
   }
 
+  /** The operation when it has ended, however. */
+  async ended(id: string): Promise<Operation> {
+    const entry = this.#require(id);
+    await entry.ended;
+    return entry.operation;
+  }
+
   /** Cancels everything and waits until it has ended. */
   async close(): Promise<void> {
     const running = [...this.#entries.values()].filter(({ operation }) => operation.state === 'running');

@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { z } from 'zod';
 
-import { messageOf, StaghornError } from '../errors/index.ts';
+import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import { errorCode } from '../protocol/resources.ts';
 import type { RemoteProcess } from '../transport/index.ts';
 import { withHost, type AgentLink } from './agent-link.ts';
@@ -31,6 +31,10 @@ export async function* readPart(
   try {
     for await (const chunk of process.stdout) yield chunk as Buffer;
     await requireSuccess(link, process, said, signal);
+  } catch (error) {
+    // A channel that is closed ends its stream with an error of its own.
+    signal.throwIfAborted();
+    throw asStaghornError(error, 'agent-lost', `host ${link.host}: the copy broke off: `);
   } finally {
     release();
     process.close();

@@ -3,13 +3,18 @@ import type {
   ExperimentInput,
   ExperimentPort,
   ExperimentVm,
+  ImportInput,
   Operation,
   OperationEvent,
   RestoreInput,
   Snapshot,
+  SnapshotEdit,
   SnapshotInput,
   StoredFrame,
 } from '../protocol/resources.ts';
+import type { PruneInput } from '../protocol/prune.ts';
+import type { Rolling, RollingInput } from '../protocol/rolling.ts';
+import type { SnapshotFilter } from './snapshot-filter.ts';
 
 /**
  * What the controller offers to the API, and nothing else. Every method throws StaghornError. Long work returns
@@ -28,12 +33,28 @@ export interface StaghornService {
   resumeExperiment(name: string): Operation;
 
   createSnapshot(experiment: string, input: SnapshotInput): Operation;
-  listSnapshots(filter?: { experiment?: string }): Snapshot[];
+  listSnapshots(filter?: SnapshotFilter): Snapshot[];
   getSnapshot(id: string): Snapshot;
+  editSnapshot(id: string, edit: SnapshotEdit): Snapshot;
   deleteSnapshot(id: string): Operation;
   restoreSnapshot(id: string, input: RestoreInput): Operation;
   verifySnapshot(id: string): Operation;
   readFrames(id: string, signal?: AbortSignal): Promise<StoredFrame[]>;
+
+  pruneExperiment(name: string, input: PruneInput): Operation;
+  listRolling(): Rolling[];
+  getRolling(experiment: string): Rolling;
+  putRolling(experiment: string, input: RollingInput): Rolling;
+  removeRolling(experiment: string): void;
+
+  /** One portable archive, as it is made. */
+  exportSnapshot(id: string, signal: AbortSignal): AsyncIterable<Buffer>;
+  /** Reads such an archive to its end; the snapshot is there when it returns. */
+  importSnapshot(
+    content: AsyncIterable<Uint8Array>,
+    input: ImportInput,
+    signal: AbortSignal,
+  ): Promise<Snapshot>;
 
   listOperations(): Operation[];
   getOperation(id: string): Operation;

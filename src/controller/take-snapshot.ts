@@ -38,7 +38,7 @@ export async function takeSnapshot(
     const manifests = Object.fromEntries(
       [...results.commit].map(([host, sealed]) => [host, sealed.manifestSha256]),
     );
-    catalog.putSnapshot({ snapshot, manifests });
+    catalog.sealSnapshot({ snapshot, manifests });
     return snapshot;
   } catch (error) {
     const left = barrier?.maySealed === true && !(await removeParts(experiments, head));

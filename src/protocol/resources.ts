@@ -2,6 +2,7 @@ import { z } from 'zod';
 
 import { errorRegistry, type ErrorCode } from '../errors/index.ts';
 import { resourceName, snapshotId } from './names.ts';
+import { pruneResult } from './prune.ts';
 import { methodChoice, saveMethod, switchPort, vm } from './vm.ts';
 
 /** The resources of the REST API, as the controller keeps them. Instants are ISO 8601, durations say their unit. */
@@ -68,6 +69,9 @@ export const experiment = experimentInput.extend({
   state: z
     .enum(['running', 'snapshotting', 'paused', 'restoring'])
     .describe('What Staghorn is doing with it'),
+  moment: snapshotId
+    .optional()
+    .describe('The snapshot that it was last restored from or that was taken last; none at first'),
 });
 export type Experiment = z.infer<typeof experiment>;
 
@@ -166,6 +170,30 @@ export const snapshot = z.strictObject({
 });
 export type Snapshot = z.infer<typeof snapshot>;
 
+/** What can be changed of a snapshot; what is left out stays. */
+export const snapshotEdit = z.strictObject({
+  name: resourceName.nullable().optional().describe('null takes it away'),
+  description: z.string().max(4096).nullable().optional().describe('null takes it away'),
+  labels: z
+    .record(resourceName, z.string().max(256).nullable())
+    .optional()
+    .describe('Labels to set; those with null are taken away'),
+});
+export type SnapshotEdit = z.infer<typeof snapshotEdit>;
+
+/** Where an archive of a snapshot goes. */
+export const importInput = z.strictObject({
+  experiment: resourceName,
+  name: resourceName.optional().describe('In place of the name that it has'),
+  map: z
+    .record(resourceName, resourceName)
+    .optional()
+    .describe(
+      'Which host of the experiment takes the part of which host of the archive; the same if left out',
+    ),
+});
+export type ImportInput = z.infer<typeof importInput>;
+
 /** `hidden`: time goes on in the guests as if nothing had been; `advance`: their clocks are set to now. */
 export const restoreClock = z.enum(['hidden', 'advance']);
 export type RestoreClock = z.infer<typeof restoreClock>;
@@ -260,7 +288,7 @@ export const operation = z.strictObject({
   startedAt: z.iso.datetime(),
   endedAt: z.iso.datetime().nullable(),
   progress: progress.nullable().describe('The newest progress'),
-  result: z.union([snapshot, restoreResult, verifyResult]).nullable(),
+  result: z.union([snapshot, restoreResult, verifyResult, pruneResult]).nullable(),
   error: problem.nullable(),
 });
 export type Operation = z.infer<typeof operation>;

@@ -19,6 +19,8 @@ import { readQemuProcess, type QemuProcess } from './qemu-process.ts';
 export interface LaunchSpec {
   readonly name: string;
   readonly exe: string;
+  /** What starts it: a program and its arguments, which then becomes QEMU. */
+  readonly launcher?: readonly string[];
   readonly args: readonly string[];
   readonly cwd: string;
   readonly uid: number;
@@ -54,7 +56,8 @@ export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Prom
   const args = formatCommandLine([...forRestore(options, spec), ...runAs(options, spec)]);
   const log = await open(spec.logFile, 'w', 0o600);
   try {
-    const child = spawn(spec.exe, args, {
+    const [program = spec.exe, ...before] = [...(spec.launcher ?? []), spec.exe];
+    const child = spawn(program, [...before, ...args], {
       cwd: spec.cwd,
       detached: true,
       stdio: ['ignore', log.fd, log.fd],

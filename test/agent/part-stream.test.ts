@@ -97,7 +97,7 @@ describe('what leaves nothing in the store', () => {
   const expectRefusal = async (bytes: Buffer, words: RegExp) => {
     await expect(receive(bytes)).rejects.toMatchObject({
       code: 'snapshot-damaged',
-      message: expect.stringMatching(words),
+      message: expect.stringMatching(words) as string,
     });
     expect(await readdir(target.root)).toEqual([]);
   };

@@ -1,17 +1,24 @@
 import type { Health, StaghornService } from '../../src/controller/service.ts';
 import { StaghornError } from '../../src/errors/index.ts';
-import type {
-  Experiment,
-  ExperimentInput,
-  ExperimentPort,
-  ExperimentVm,
-  Operation,
-  OperationEvent,
-  RestoreInput,
-  Snapshot,
-  SnapshotInput,
-  StoredFrame,
+import {
+  snapshot,
+  type Experiment,
+  type ExperimentInput,
+  type ExperimentPort,
+  type ExperimentVm,
+  type ImportInput,
+  type Operation,
+  type OperationEvent,
+  type RestoreInput,
+  type Snapshot,
+  type SnapshotEdit,
+  type SnapshotInput,
+  type StoredFrame,
 } from '../../src/protocol/resources.ts';
+import { selectForPruning } from '../../src/controller/prune.ts';
+import { fits, type SnapshotFilter } from '../../src/controller/snapshot-filter.ts';
+import type { PruneInput } from '../../src/protocol/prune.ts';
+import type { Rolling, RollingInput } from '../../src/protocol/rolling.ts';
 import { FakeOperations } from './fake-operations.ts';
 import { makeFrame, makeSnapshot, makeVm } from './samples.ts';
 
@@ -25,10 +32,13 @@ export class FakeService implements StaghornService {
   vmStatus = 'running';
   /** Thrown by listVms. */
   hostError: StaghornError | null = null;
+  /** Thrown in the middle of an export. */
+  streamError: StaghornError | null = null;
   verifyProblems: string[] = [];
   restoreWarnings: string[] = [];
   readonly #experiments = new Map<string, Experiment>();
   readonly #snapshots = new Map<string, Snapshot>();
+  readonly #rolling = new Map<string, Rolling>();
 
   health(): Health {
     const operationsRunning = this.listOperations().filter(({ state }) => state === 'running').length;
@@ -109,11 +119,75 @@ export class FakeService implements StaghornService {
     return made;
   }
 
-  listSnapshots(filter: { experiment?: string } = {}): Snapshot[] {
-    const { experiment } = filter;
-    return [...this.#snapshots.values()].filter(
-      (one) => experiment === undefined || one.experiment === experiment,
+  listSnapshots(filter: SnapshotFilter = {}): Snapshot[] {
+    return [...this.#snapshots.values()].filter((one) => fits(one, filter));
+  }
+
+  editSnapshot(id: string, { labels = {}, ...edit }: SnapshotEdit): Snapshot {
+    const before = this.getSnapshot(id);
+    const given = Object.entries({ ...before.labels, ...labels }).flatMap(([key, value]) =>
+      value === null ? [] : [[key, value]],
     );
+    const edited = { ...before, ...edit, labels: Object.fromEntries(given) as Record<string, string> };
+    this.#snapshots.set(id, edited);
+    return edited;
+  }
+
+  pruneExperiment(name: string, input: PruneInput): Operation {
+    this.calls.push(`pruneExperiment ${name} ${JSON.stringify(input)}`);
+    const { experiment } = { experiment: this.getExperiment(name).name };
+    const all = this.listSnapshots({ experiment });
+    const { removed, kept } = selectForPruning(all, input);
+    return this.#begin('prune', { experiment }, () => ({
+      removed: removed.map(({ id }) => id),
+      kept: kept.map(({ snapshot, reasons }) => ({ snapshot: snapshot.id, reasons })),
+    }));
+  }
+
+  async *exportSnapshot(id: string): AsyncGenerator<Buffer, void, undefined> {
+    if (this.hostError !== null) throw this.hostError;
+    yield Buffer.from(JSON.stringify(this.getSnapshot(id)));
+    if (this.streamError !== null) throw this.streamError;
+  }
+
+  async importSnapshot(content: AsyncIterable<Uint8Array>, input: ImportInput): Promise<Snapshot> {
+    this.calls.push(`importSnapshot ${JSON.stringify(input)}`);
+    const chunks: Uint8Array[] = [];
+    for await (const chunk of content) chunks.push(chunk);
+    const given = snapshot.safeParse(JSON.parse(Buffer.concat(chunks).toString() || 'null'));
+    if (!given.success) throw new StaghornError('snapshot-damaged', 'This is no archive');
+    return this.addSnapshot({ ...given.data, experiment: this.getExperiment(input.experiment).name });
+  }
+
+  listRolling(): Rolling[] {
+    return [...this.#rolling.values()];
+  }
+
+  getRolling(experiment: string): Rolling {
+    const found = this.#rolling.get(this.getExperiment(experiment).name);
+    if (found === undefined)
+      throw new StaghornError('not-found', `"${experiment}" takes no rolling snapshots`);
+    return found;
+  }
+
+  putRolling(experiment: string, input: RollingInput): Rolling {
+    this.getExperiment(experiment);
+    const plan: Rolling = {
+      ...input,
+      experiment,
+      nextAt: '2026-11-22T15:12:00.000Z',
+      taken: 0,
+      skipped: 0,
+      lastSnapshot: null,
+      lastError: null,
+    };
+    this.#rolling.set(experiment, plan);
+    return plan;
+  }
+
+  removeRolling(experiment: string): void {
+    this.getRolling(experiment);
+    this.#rolling.delete(experiment);
   }
 
   getSnapshot(id: string): Snapshot {

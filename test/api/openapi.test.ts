@@ -24,6 +24,14 @@ async function documentOf(token: string | null = 'secret'): Promise<Document> {
 }
 
 const routes = [
+  'DELETE /v1/experiments/{name}/rolling',
+  'GET /v1/experiments/{name}/rolling',
+  'PUT /v1/experiments/{name}/rolling',
+  'GET /v1/rolling',
+  'PATCH /v1/snapshots/{id}',
+  'POST /v1/experiments/{name}/prune',
+  'GET /v1/snapshots/{id}/export',
+  'POST /v1/snapshots/import',
   'GET /v1/health',
   'POST /v1/experiments',
   'GET /v1/experiments',

@@ -1,4 +1,4 @@
-import { mkdtemp, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { describe, expect, it, onTestFinished } from 'vitest';
@@ -18,7 +18,25 @@ describe('staghorn snapshot', () => {
     expect(out).toMatch(/^paused for +9 ms to 9\.00 ms$/m);
     expect(out).toMatch(/^skew +350 µs \(± 20 µs\)$/m);
     expect(out).toMatch(/^stored +256 MiB$/m);
-    expect(service.calls).toEqual(['createSnapshot lab {"name":"before","method":"fork"}']);
+    expect(service.calls.join()).toMatch('createSnapshot lab {"name":"before","method":"fork"');
+  });
+
+  it('passes labels on, several of them', async () => {
+    const { service, url } = await listen();
+    await run(url, 'snapshot lab --label branch=main --label note=a=b --label keep');
+    expect(service.calls.join()).toContain('"labels":{"branch":"main","note":"a=b","keep":""}');
+  });
+
+  it('takes them again and again, shows it and stops it', async () => {
+    const { service, url } = await listen();
+    const { out } = await run(url, 'snapshot lab --every 5m --keep 12');
+    expect(out).toMatch(/^every +300 s$/m);
+    expect(service.getRolling('lab')).toMatchObject({ everySeconds: 300, keep: 12 });
+    expect((await run(url, 'rolling')).out).toMatch(/^lab +300 s +12/m);
+    expect((await run(url, 'rolling lab --stop')).exit).toBe(0);
+    expect(service.listRolling()).toEqual([]);
+    expect((await run(url, 'snapshot lab --every 5m')).exit).toBe(2);
+    expect((await run(url, 'snapshot lab --every soon --keep 1')).exit).toBe(2);
   });
 
   it('prints one JSON document and nothing else with --json', async () => {
@@ -46,6 +64,70 @@ describe('staghorn snapshot', () => {
     const { service, url } = await listen();
     service.getExperiment('lab').state = 'snapshotting';
     expect((await run(url, 'snapshot lab')).exit).toBe(5);
+  });
+});
+
+describe('staghorn snapshots --tree', () => {
+  it('shows which came from which, and where ways part', async () => {
+    const { service, url } = await listen();
+    const root = service.addSnapshot({ name: 'root' });
+    const line = service.addSnapshot({ parent: root.id });
+    const left = service.addSnapshot({ parent: line.id, labels: { branch: 'left' } });
+    const below = service.addSnapshot({ parent: left.id });
+    const right = service.addSnapshot({ parent: line.id });
+    const { out } = await run(url, 'snapshots --tree');
+    const shape = out.split('\n').map((text) => text.replace(/  lab .*/, ''));
+    expect(shape).toEqual([
+      `o ${root.id}`,
+      `o ${line.id}`,
+      `├─ o ${left.id}`,
+      `│  o ${below.id}`,
+      `└─ o ${right.id}`,
+      '',
+    ]);
+    expect(out).toContain('"root"');
+    expect(out).toContain('branch="left"');
+  });
+});
+
+describe('staghorn edit, prune, export and import', () => {
+  it('change what a snapshot is found by', async () => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot({ name: 'a', description: 'b', labels: { one: '1' } });
+    await run(url, `edit a --no-name --label two=2 --unlabel one`);
+    expect(service.getSnapshot(id)).toMatchObject({ name: null, description: 'b', labels: { two: '2' } });
+  });
+
+  it('say what was removed and why the rest stays', async () => {
+    const { service, url } = await listen();
+    const [old, named, last] = [
+      service.addSnapshot(),
+      service.addSnapshot({ name: 'n' }),
+      service.addSnapshot(),
+    ];
+    const { out } = await run(url, 'prune lab --keep-last 1 --dry-run');
+    expect(out).toContain(`would remove ${old.id}\n`);
+    expect(out).toContain(`kept ${named.id} (named)\n`);
+    expect(out).toContain(`kept ${last.id} (last)\n`);
+    expect((await run(url, 'prune lab')).exit).toBe(2);
+  });
+
+  it('write a file only if all of it came, and send one', async () => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot({ name: 'a' });
+    const directory = await mkdtemp(join(tmpdir(), 'staghorn-export-'));
+    onTestFinished(() => rm(directory, { recursive: true }));
+    const file = join(directory, 'a.tar.zst');
+    service.streamError = new StaghornError('agent-lost', 'gone');
+    expect((await run(url, `export a -o ${file}`)).exit).not.toBe(0);
+    expect(await readdir(directory)).toEqual([]);
+    service.streamError = null;
+    expect((await run(url, `export a -o ${file}`)).exit).toBe(0);
+    expect(JSON.parse(await readFile(file, 'utf8'))).toEqual(service.getSnapshot(id));
+    const { exit, out } = await run(url, `import ${file} --experiment lab --map x=y`);
+    expect([exit, out.includes(id)]).toEqual([0, true]);
+    expect(service.calls.at(-1)).toBe('importSnapshot {"experiment":"lab","map":{"x":"y"}}');
+    expect((await run(url, 'import /no/such --experiment lab')).exit).toBe(2);
   });
 });
 

@@ -1,0 +1,61 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { messageOf } from '../errors/index.ts';
+import type { StoredVm } from '../store/manifest.ts';
+import type { StoredPart } from '../store/snapshot-directory.ts';
+import { formatCommandLine, parseCommandLine } from '../vmm/command-line.ts';
+import { launchPaused, loadDeviceState, type LaunchedVm } from '../vmm/launch.ts';
+import { terminateVm } from '../vmm/terminate.ts';
+import { forTrial } from '../vmm/trial-command-line.ts';
+
+/** unshare(1) becomes QEMU without a fork, so the process that is started is the one that is ended. */
+const inOwnNetwork = ['unshare', '--net', '--'];
+
+/**
+ * Loads each device state into a paused QEMU that has RAM mapped privately and a network of its own, and ends it.
+ * The VM itself may be running meanwhile. @returns what went wrong, in words
+ */
+export async function findUnloadable(
+  { manifest, directory }: StoredPart,
+  signal: AbortSignal,
+): Promise<string[]> {
+  const problems: string[] = [];
+  for (const vm of manifest.vms) {
+    signal.throwIfAborted();
+    try {
+      await tryToLoad(vm, directory, signal);
+    } catch (error) {
+      signal.throwIfAborted();
+      problems.push(messageOf(error));
+    }
+  }
+  return problems;
+}
+
+async function tryToLoad(vm: StoredVm, directory: string, signal: AbortSignal): Promise<void> {
+  const place = await mkdtemp(join(tmpdir(), 'staghorn-verify-'));
+  let launched: LaunchedVm | undefined;
+  try {
+    const qmpSocket = join(place, 'qmp');
+    const spec = {
+      ...vm,
+      args: formatCommandLine(forTrial(parseCommandLine(vm.args), { qmpSocket })),
+      launcher: inOwnNetwork,
+      // Only root makes a namespace; the state is the same whoever loads it.
+      uid: 0,
+      gid: 0,
+      qmpSocket,
+      ramFile: join(directory, vm.ram.file),
+      ramBytes: vm.ram.bytes,
+      logFile: join(place, 'log'),
+    };
+    launched = await launchPaused(spec, signal);
+    await loadDeviceState(launched, spec, join(directory, vm.state.file));
+  } finally {
+    await launched?.qmp.close();
+    if (launched !== undefined) await terminateVm(launched.process);
+    await rm(place, { recursive: true, force: true });
+  }
+}
