@@ -10,6 +10,7 @@ import { allocatedBytes, type PartialSnapshot } from '../store/snapshot-director
 import { vmError } from '../vmm/connect-qmp.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import { formatCommandLine, withoutRestoreOptions } from '../vmm/command-line.ts';
+import { readHiddenNs } from '../vmm/hidden-time.ts';
 import { StoppedVmSaver, type StoredVmParts } from './stopped-vm-saver.ts';
 import type { SwitchSaver } from './switch-saver.ts';
 import type { StopInstants } from './vm-group.ts';
@@ -181,6 +182,7 @@ export class SnapshotWriter {
       running: vm.resumes,
       stoppedAtNs,
       resumedAtNs: this.#resumes.get(name) ?? stoppedAtNs,
+      hiddenNs: readHiddenNs(process.pid),
       nics: vm.vm.nics,
       ...stored,
     };

@@ -193,11 +193,8 @@ export class Controller implements StaghornService {
     const stored = this.#requireSealed(id);
     const end = this.#experiments.begin(stored.snapshot.experiment, 'restoring');
     return this.#startOn(stored.snapshot, 'restore', async (context) => {
-      try {
-        return await restoreSnapshot(this.#experiments, stored, input, context);
-      } finally {
-        end();
-      }
+      const tools = { experiments: this.#experiments, pauses: this.#pauses };
+      return restoreSnapshot(tools, stored, input, context, end);
     });
   }
 

@@ -45,6 +45,8 @@ export const storedVm = z.strictObject({
   running: z.boolean(),
   stoppedAtNs: instantNs,
   resumedAtNs: instantNs,
+  /** How much real time restores had hidden from it before. */
+  hiddenNs: instantNs.default(0n),
   nics: z.array(nic),
   ram: storedRam,
   state: storedFile,

@@ -1,11 +1,11 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { open, readFile } from 'node:fs/promises';
+import { open, readFile, type FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { messageOf, StaghornError } from '../errors/index.ts';
-import { sendDescriptor } from '../native/descriptors.ts';
+import { closeDescriptor, createMemfd, sendDescriptor } from '../native/descriptors.ts';
 import { QmpClient } from '../qmp/index.ts';
-import { formatCommandLine, forRestore, parseCommandLine } from './command-line.ts';
+import { formatCommandLine, forRestore, parseCommandLine, withMachineType } from './command-line.ts';
 import { readQemuProcess, type QemuProcess } from './qemu-process.ts';
 
 /** What it takes to start a VM again from what was stored of it. */
@@ -17,6 +17,10 @@ export interface LaunchSpec {
   readonly uid: number;
   readonly gid: number;
   readonly qmpSocket: string;
+  /** Its full name: an alias such as "pc" means another one to another QEMU. */
+  readonly machineType: string;
+  /** Beside the agent's own. */
+  readonly environment?: Readonly<Record<string, string>>;
   readonly ramFile: string;
   readonly ramBytes: number;
   /** Where QEMU's messages go; the end of it is quoted if it fails. */
@@ -42,13 +46,15 @@ const quotedLogBytes = 2_000;
 export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Promise<LaunchedVm> {
   // Not daemonized by itself: a daemonized QEMU prints nowhere why a load failed.
   const options = parseCommandLine(spec.args).filter(({ name }) => name !== 'daemonize');
-  const args = formatCommandLine(forRestore(options, { ramFile: spec.ramFile, ramBytes: spec.ramBytes }));
+  const restored = forRestore(options, { ramFile: spec.ramFile, ramBytes: spec.ramBytes });
+  const args = formatCommandLine(withMachineType(restored, spec.machineType));
   const log = await open(spec.logFile, 'w', 0o600);
   try {
     const child = spawn(spec.exe, args, {
       cwd: spec.cwd,
       uid: spec.uid,
       gid: spec.gid,
+      env: { ...process.env, ...spec.environment },
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     });
@@ -97,9 +103,9 @@ function spawnFailure(child: ChildProcess): () => string | null {
  * first: RARP and gratuitous ARP would tell the system under test that something happened.
  * @throws StaghornError 'vm-failed' with what QEMU printed.
  */
-export async function loadDeviceState(vm: LaunchedVm, spec: LaunchSpec, stateFile: string): Promise<void> {
+export async function loadDeviceState(vm: LaunchedVm, spec: LaunchSpec, state: Buffer): Promise<void> {
   const { qmp } = vm;
-  const file = await open(stateFile, 'r');
+  const file = await inMemory(state);
   try {
     await qmp.execute('migrate-set-parameters', { 'announce-rounds': 0 });
     await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
@@ -114,6 +120,19 @@ export async function loadDeviceState(vm: LaunchedVm, spec: LaunchSpec, stateFil
     throw await launchError(spec, `loading its device state: ${messageOf(error)}`, error);
   } finally {
     await file.close();
+  }
+}
+
+/** As a file that can be read from its beginning by whoever gets the descriptor. */
+async function inMemory(content: Buffer): Promise<FileHandle> {
+  const memfd = createMemfd({ name: 'staghorn-device-state' });
+  try {
+    const path = `/proc/self/fd/${memfd}`;
+    const writable = await open(path, 'w');
+    await writable.writeFile(content).finally(() => writable.close());
+    return await open(path, 'r');
+  } finally {
+    closeDescriptor(memfd);
   }
 }
 

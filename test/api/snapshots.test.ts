@@ -65,7 +65,7 @@ describe('snapshots over REST', () => {
     expect(problemOf(await app.inject({ method: 'POST', url })).code).toBe('conflict');
     const answer = await app.inject({ method: 'POST', url, payload: { replace: true } });
     expect([answer.statusCode, answer.json<{ kind: string }>().kind]).toEqual([202, 'restore']);
-    expect(service.calls.at(-1)).toBe(`restoreSnapshot ${id} {"replace":true,"verify":true}`);
+    expect(service.calls.at(-1)).toBe(`restoreSnapshot ${id} {"replace":true,"verify":true,"paused":false,"clock":"hidden","dryRun":false}`);
   });
 
   it('verifies by an operation', async () => {

@@ -28,6 +28,7 @@ export interface ClockReading {
 export class ClockGuest {
   readonly #directory = mkdtempSync(join(tmpdir(), 'staghorn-clock-'));
   #args: string[] = [];
+  #machineType = '';
 
   /** @param rtc of QEMU's command line */
   static async saved(rtc: string): Promise<ClockGuest> {
@@ -49,13 +50,12 @@ export class ClockGuest {
   /** Restores it with its clocks moved. @returns what its guest told when it ran again */
   async restored(shift: ClockShift, count = 20): Promise<{ resumedAtMs: number; told: ClockReading[] }> {
     const state = shiftClocks(await readFile(this.#path('state')), shift, parseCommandLine(this.#args));
-    writeFileSync(this.#path('shifted'), state);
     const console = this.#path('console-after');
     rmSync(console, { force: true });
     const spec = this.#spec();
     const vm = await launchPaused(spec);
     try {
-      await loadDeviceState(vm, spec, this.#path('shifted'));
+      await loadDeviceState(vm, spec, state);
       const resumedAtMs = Date.now();
       await vm.qmp.execute('cont');
       const told = await eventually(async () => {
@@ -115,6 +115,7 @@ export class ClockGuest {
       const raw = this.#path('raw');
       await qemu.qmp.execute('xen-save-devices-state', { filename: raw, live: false });
       const machine = (await qemu.qmp.execute('qom-get', { path: '/machine', property: 'type' })) as string;
+      this.#machineType = machine.replace(/-machine$/, '');
       writeFileSync(
         this.#path('state'),
         withConfiguration(await readFile(raw), machine.replace(/-machine$/, '')),
@@ -138,6 +139,7 @@ export class ClockGuest {
       uid: 0,
       gid: 0,
       qmpSocket: socket,
+      machineType: this.#machineType,
       ramFile: this.#path('ram'),
       ramBytes,
       logFile: this.#path('restored.log'),
