@@ -10,6 +10,7 @@ const layers = [
   ['vmm'],
   ['network'],
   ['store'],
+  ['archive'],
   ['protocol'],
   ['native'],
   ['unixctl'],

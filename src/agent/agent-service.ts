@@ -112,6 +112,13 @@ export class AgentService {
     restoreDrain: ({ barrier, ...options }) => this.#restoreSession(barrier).flush(options),
 
     verify: (params, { signal }) => verifySnapshot(this.#store, params, signal),
+    hasPart: async ({ snapshot, manifestSha256 }) => {
+      const isHere = await this.#store.open(snapshot, manifestSha256).then(
+        () => true,
+        () => false,
+      );
+      return { isHere };
+    },
     removeSnapshot: async ({ snapshot }) => {
       await this.#store.remove(snapshot);
       return {};

@@ -15,7 +15,9 @@ import {
 import { AgentService, type AgentNotices } from './agent-service.ts';
 import { guard, parseAgent, startGuardian } from './guardian.ts';
 import { IntentJournal } from './intent.ts';
+import { runPartCommand } from './part-command.ts';
 import { recover } from './recover.ts';
+import { sweepStore } from './sweep-store.ts';
 import { withRecoveryLock } from './recovery-lock.ts';
 
 type Server = RpcServer<typeof agentContract>;
@@ -61,9 +63,12 @@ async function serve(directories: AgentDirectories): Promise<void> {
   startGuardian(fileURLToPath(import.meta.url), directories);
   const uplink = new Uplink();
   const journal = new IntentJournal(intentDirectory(directories));
-  const recovered = await withRecoveryLock(recoveryLock(directories), () =>
-    recover(journal, new SnapshotStore(directories.store), uplink.log),
-  );
+  const store = new SnapshotStore(directories.store);
+  const recovered = await withRecoveryLock(recoveryLock(directories), async () => {
+    const lines = await recover(journal, store, uplink.log);
+    await sweepStore(store, journal, uplink.log);
+    return lines;
+  });
   const service = new AgentService({
     directories,
     notices: uplink,
@@ -81,6 +86,8 @@ async function serve(directories: AgentDirectories): Promise<void> {
 }
 
 async function main(): Promise<void> {
+  const [command, ...rest] = process.argv.slice(2);
+  if (command === 'send' || command === 'receive') return runPartCommand(command, rest);
   const { positionals, values } = parseArgs({
     allowPositionals: true,
     options: { store: { type: 'string' }, run: { type: 'string' }, agent: { type: 'string' } },

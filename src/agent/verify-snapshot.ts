@@ -1,7 +1,7 @@
 import { messageOf } from '../errors/index.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
-import { checkFile, type SnapshotStore } from '../store/snapshot-directory.ts';
-import { switchFilesOf, type HostManifest } from '../store/manifest.ts';
+import { switchFilesOf } from '../store/manifest.ts';
+import { checkFile, type SnapshotStore, type StoredPart } from '../store/snapshot-directory.ts';
 import { findRamDamage } from './restore-check.ts';
 
 interface VerifyRequest {
@@ -15,13 +15,29 @@ export async function verifySnapshot(
   { snapshot, manifestSha256 }: VerifyRequest,
   signal: AbortSignal,
 ): Promise<AgentResult<'verify'>> {
-  let manifest: HostManifest;
+  let part: StoredPart;
   try {
-    manifest = await store.readManifest(snapshot, manifestSha256);
+    part = await store.open(snapshot, manifestSha256);
   } catch (error) {
     return { ok: false, bytes: 0, problems: [messageOf(error)] };
   }
-  const directory = store.pathOf(snapshot);
+  const { bytes, problems } = await findPartDamage(store, part, signal);
+  return { ok: problems.length === 0, bytes, problems };
+}
+
+export interface PartDamage {
+  /** Bytes that were checked. */
+  readonly bytes: number;
+  /** In words; empty if all is as it was sealed. */
+  readonly problems: string[];
+}
+
+/** Recomputes every checksum of a part, wherever it lies. */
+export async function findPartDamage(
+  _store: SnapshotStore,
+  { manifest, directory }: StoredPart,
+  signal: AbortSignal = new AbortController().signal,
+): Promise<PartDamage> {
   const { count: _, ...frames } = manifest.frames;
   const problems = [await checkFile(directory, frames, signal)];
   let bytes = frames.bytes;
@@ -37,6 +53,5 @@ export async function verifySnapshot(
     problems.push(await findRamDamage(directory, vm.ram, signal));
     bytes += vm.ram.bytes;
   }
-  const found = problems.filter((problem) => problem !== null);
-  return { ok: found.length === 0, bytes, problems: found };
+  return { bytes, problems: problems.filter((problem) => problem !== null) };
 }

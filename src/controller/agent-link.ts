@@ -10,7 +10,12 @@ import {
   type AgentResult,
 } from '../protocol/rpc.ts';
 import { version } from '../protocol/version.ts';
-import { connectAgent, type BundleFile, type ConnectedAgent } from '../transport/index.ts';
+import {
+  connectAgent,
+  type BundleFile,
+  type ConnectedAgent,
+  type RemoteProcess,
+} from '../transport/index.ts';
 import { clockOffset, type ClockExchange, type ClockOffset } from './clock-offset.ts';
 
 const helloTimeoutMs = 90_000;
@@ -89,6 +94,11 @@ export class AgentLink {
     }
   }
 
+  /** A process of the agent that streams bytes, beside the calls. @throws StaghornError 'host-unreachable' */
+  async runBeside(args: readonly string[]): Promise<RemoteProcess> {
+    return this.#agent.runBeside(args);
+  }
+
   async measureClock(): Promise<ClockOffset> {
     const exchanges: ClockExchange[] = [];
     for (let i = 0; i < clockExchanges; i++) {
@@ -111,7 +121,7 @@ export class AgentLink {
 }
 
 /** The same error, saying on which host of the experiment it happened. */
-function withHost(host: string, error: unknown): StaghornError {
+export function withHost(host: string, error: unknown): StaghornError {
   if (!(error instanceof StaghornError)) {
     return new StaghornError('internal', `host ${host}: ${messageOf(error)}`, {
       cause: error,

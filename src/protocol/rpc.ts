@@ -240,6 +240,10 @@ export const agentContract = {
       params: z.strictObject({ snapshot: snapshotId, manifestSha256: z.string().nullable() }),
       result: z.strictObject({ ok: z.boolean(), bytes: z.int(), problems: z.array(z.string()) }),
     },
+    hasPart: {
+      params: z.strictObject({ snapshot: snapshotId, manifestSha256: z.string() }),
+      result: z.strictObject({ isHere: z.boolean().describe('Of this host or copied from another one') }),
+    },
     removeSnapshot: { params: z.strictObject({ snapshot: snapshotId }), result: nothing },
     frames: {
       params: z.strictObject({ snapshot: snapshotId }),

@@ -5,16 +5,28 @@ import { dirname, join } from 'node:path';
 
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import { formatManifest, parseManifest, type HostManifest, type StoredFile } from './manifest.ts';
+import { findNeeded, isThere, retire, sweep } from './kept-snapshots.ts';
+import { copyName, manifestName, needsDirectory, partialName } from './part-names.ts';
 
-const manifestName = 'manifest.json';
-const partialSuffix = '.partial';
+/** A part of a snapshot as it lies in a store. */
+export interface StoredPart {
+  readonly manifest: HostManifest;
+  readonly directory: string;
+}
 
-/** Where an agent keeps its host's snapshots: one directory a snapshot, readable by root only. */
+/**
+ * Where an agent keeps its host's snapshots: one directory a snapshot, readable by root only. What names of
+ * directories mean is told in part-names.ts. Each step is one rename: whoever is killed leaves nothing half-done.
+ */
 export class SnapshotStore {
   readonly #root: string;
 
   constructor(root: string) {
     this.#root = root;
+  }
+
+  get root(): string {
+    return this.#root;
   }
 
   pathOf(snapshot: string): string {
@@ -30,7 +42,7 @@ export class SnapshotStore {
 
   /** Begins a snapshot: a directory that does not count until it is sealed. */
   async create(snapshot: string): Promise<PartialSnapshot> {
-    const partial = `${this.pathOf(snapshot)}${partialSuffix}`;
+    const partial = join(this.#root, partialName(snapshot));
     await rm(partial, { recursive: true, force: true });
     await mkdir(partial, { recursive: true, mode: 0o700 });
     return new PartialSnapshot(partial, this.pathOf(snapshot));
@@ -41,7 +53,18 @@ export class SnapshotStore {
    * @throws StaghornError 'not-found', 'snapshot-damaged', 'snapshot-unfit'
    */
   async readManifest(snapshot: string, sha256: string | null): Promise<HostManifest> {
-    const path = join(this.pathOf(snapshot), manifestName);
+    return (await this.open(snapshot, sha256)).manifest;
+  }
+
+  /**
+   * The host's own part of a snapshot, or one that was copied here from another host: that with the checksum.
+   * @throws StaghornError as `readManifest`
+   */
+  async open(snapshot: string, sha256: string | null): Promise<StoredPart> {
+    const own = this.pathOf(snapshot);
+    const copy = sha256 === null ? own : join(this.#root, copyName(snapshot, sha256));
+    const directory = (await isThere(join(copy, manifestName))) ? copy : own;
+    const path = join(directory, manifestName);
     const text = await readFile(path, 'utf8').catch((error: unknown) => {
       throw new StaghornError('not-found', `there is no snapshot ${snapshot} here: ${messageOf(error)}`, {
         cause: error,
@@ -50,17 +73,36 @@ export class SnapshotStore {
     if (sha256 !== null && sha256Of(text) !== sha256) {
       throw new StaghornError('snapshot-damaged', `${path} does not have the checksum that was sealed`);
     }
-    return parseManifest(text, path);
+    return { manifest: parseManifest(text, path), directory };
   }
 
+  /**
+   * Where a file of another snapshot is that a manifest `needs`: also if that snapshot was deleted since.
+   * @param reader directory of the part that reads it
+   * @throws StaghornError 'snapshot-damaged'
+   */
+  async fileOf(snapshot: string, file: string, reader?: string): Promise<string> {
+    const beside = reader === undefined ? null : join(reader, needsDirectory, snapshot, file);
+    if (beside !== null && (await isThere(beside))) return beside;
+    const found = await findNeeded(this.#root, snapshot, file);
+    if (found !== null) return found;
+    throw new StaghornError('snapshot-damaged', `${file} of snapshot ${snapshot} is not here any more`);
+  }
+
+  /** Removes a snapshot. Where others need its files it goes out of sight, and goes for good with the last of them. */
   async remove(snapshot: string): Promise<void> {
-    await rm(this.pathOf(snapshot), { recursive: true, force: true });
     await this.removePartial(snapshot);
+    await retire(this.#root, snapshot);
   }
 
   /** Removes what a crash left of a snapshot that was never sealed. */
   async removePartial(snapshot: string): Promise<void> {
-    await rm(`${this.pathOf(snapshot)}${partialSuffix}`, { recursive: true, force: true });
+    await rm(join(this.#root, partialName(snapshot)), { recursive: true, force: true });
+  }
+
+  /** Removes all that crashes left. @param isLive whether a directory of this name is being written right now */
+  async sweep(isLive: (name: string) => Promise<boolean>): Promise<string[]> {
+    return sweep(this.#root, isLive);
   }
 }
 
@@ -154,7 +196,7 @@ async function writeSynced(path: string, content: Buffer): Promise<void> {
   }
 }
 
-async function syncPath(path: string): Promise<void> {
+export async function syncPath(path: string): Promise<void> {
   const handle = await open(path, 'r');
   try {
     await handle.sync();

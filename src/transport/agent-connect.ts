@@ -1,10 +1,11 @@
 import { StaghornError } from '../errors/index.ts';
 import { unlessAborted, withDeadline } from './deadline.ts';
 import { deployAgent, type DeployedAgent, type DeployOptions } from './agent-deploy.ts';
-import { startAgent, type StartOptions } from './agent-start.ts';
+import { startAgent, startCommand, type StartOptions } from './agent-start.ts';
 import { createRpcClient, type RpcClient } from './rpc-client.ts';
 import type { RpcContract } from './rpc-contract.ts';
 import { openSshSession } from './ssh-open.ts';
+import type { RemoteProcess } from './ssh-process.ts';
 import type { SshSession } from './ssh-session.ts';
 import type { SshTarget } from './ssh-settings.ts';
 
@@ -19,6 +20,8 @@ export interface ConnectedAgent<C extends RpcContract> {
   readonly client: RpcClient<C>;
   readonly session: SshSession;
   readonly deployed: DeployedAgent;
+  /** Runs another process of the same agent beside it, with arguments of its own. @throws StaghornError 'host-unreachable' */
+  runBeside(args: readonly string[]): Promise<RemoteProcess>;
   /** Ends the agent's input, waits up to 5 s for the agent to end by that, and then ends the connection. */
   close(): Promise<void>;
 }
@@ -50,7 +53,8 @@ export async function connectAgent<C extends RpcContract>(
       ).catch(() => undefined);
       await session.close();
     };
-    return { client, session, deployed, close };
+    const runBeside = (args: readonly string[]) => session.exec(startCommand(deployed.command, { args }));
+    return { client, session, deployed, runBeside, close };
   } catch (error) {
     await session.close();
     throw error;

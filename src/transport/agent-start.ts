@@ -48,7 +48,7 @@ export async function startAgent(
 }
 
 // env(1) stands behind sudo, which would clear what stood before it. "exec" leaves no shell between sshd and agent.
-function startCommand(command: readonly string[], { args = [], env = {} }: StartOptions): string {
+export function startCommand(command: readonly string[], { args = [], env = {} }: StartOptions): string {
   const isSudo = command[0] === 'sudo';
   const prefix = isSudo ? command.slice(0, 2) : [];
   const rest = isSudo ? command.slice(2) : command;
