@@ -27,9 +27,9 @@ export async function checkRestore(
   signal: AbortSignal,
 ): Promise<RestoreSession> {
   const store: SnapshotStore = tools.store;
-  const stored = await store.readManifest(params.snapshot, params.manifestSha256);
-  const directory = store.pathOf(params.snapshot);
-  const { manifest, whole, warnings } = selectPart(stored, params);
+  const part = await store.open(params.snapshot, params.manifestSha256);
+  const { directory } = part;
+  const { manifest, whole, warnings } = selectPart(part.manifest, params);
   // Where VMs are to be replaced, none is touched on any host before RAM is known to be whole on all. Where none
   // runs there is nothing to lose, and VMs are loaded meanwhile.
   const verified = params.verify ? requireIntactRam(manifest, directory, signal) : Promise.resolve();
