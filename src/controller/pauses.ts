@@ -7,6 +7,14 @@ import type { Experiments } from './experiments.ts';
 import type { OperationContext } from './operations.ts';
 import { StopBarrier } from './stop-barrier.ts';
 
+export interface Holding {
+  readonly barrier: AgentBarrier;
+  readonly procedure: Procedure;
+  readonly signal: AbortSignal;
+  /** Says of a failure how it has left the experiment. */
+  readonly explain?: (error: unknown) => StaghornError;
+}
+
 interface Pause {
   readonly run: BarrierRun;
   /** Settles when time goes on again. */
@@ -53,7 +61,7 @@ export class Pauses {
    */
   async hold(
     name: string,
-    { barrier, procedure, signal }: { barrier: AgentBarrier; procedure: Procedure; signal: AbortSignal },
+    { barrier, procedure, signal, explain = asStaghornError }: Holding,
     onEnded: () => void,
   ): Promise<void> {
     const cancel = new AbortController();
@@ -62,11 +70,14 @@ export class Pauses {
     const port = new HeldPort(barrier);
     const hosts = [...barrier.hosts.keys()];
     const run = new BarrierRun({ procedure, hosts, port, leaseMs: defaultLeaseMs, signal: cancel.signal });
-    const ended = run.complete().finally(() => {
-      barrier.close();
-      this.#pauses.delete(name);
-      onEnded();
-    });
+    const ended = run
+      .complete()
+      .catch((error: unknown) => Promise.reject(explain(error)))
+      .finally(() => {
+        barrier.close();
+        this.#pauses.delete(name);
+        onEnded();
+      });
     this.#broken.delete(name);
     ended.catch((error: unknown) => {
       this.#broken.set(name, asStaghornError(error));

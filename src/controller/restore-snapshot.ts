@@ -1,5 +1,5 @@
 import { asStaghornError, StaghornError } from '../errors/index.ts';
-import type { RestoreInput, RestoreResult, Snapshot } from '../protocol/resources.ts';
+import type { RestoreInput, RestoreResult } from '../protocol/resources.ts';
 import type { BarrierHost } from './agent-barrier.ts';
 import { dryRestoreProcedure, pausedRestoreProcedure, restoreProcedure } from './barrier/procedures.ts';
 import type { StoredSnapshot } from './catalog.ts';
@@ -7,11 +7,9 @@ import type { Experiments } from './experiments.ts';
 import type { OperationContext } from './operations.ts';
 import type { Pauses } from './pauses.ts';
 import { RestoreBarrier } from './restore-barrier.ts';
+import { moveParts } from './moved-parts.ts';
 import { planRestore, type RestorePlan } from './restore-plan.ts';
 import { describeRestore } from './restore-report.ts';
-import { copyPart } from './transfer.ts';
-
-const partTimeoutMs = 30_000;
 
 export interface RestoreTools {
   readonly experiments: Experiments;
@@ -41,48 +39,26 @@ export async function restoreSnapshot(
     const plan = planRestore(stored, input, known);
     context.report({ step: 'connect', message: 'connecting to the hosts' });
     const hosts = await experiments.connect(experiment, new Set(plan.parts.map(({ to }) => to)));
-    await copyMovedParts(experiments, snapshot, plan, hosts, context);
+    await moveParts(experiments, snapshot, plan, hosts, context);
     barrier = makeBarrier(stored, plan, hosts, input, context);
     if (input.dryRun) {
       await checkOnly(barrier, context.signal);
     } else if (input.paused) {
       held = true;
-      const keep = { barrier, procedure: pausedRestoreProcedure, signal: context.signal };
-      const paused = pauses.hold(experiment, keep, onEnded);
-      await paused;
+      const made = barrier;
+      const explain = (error: unknown) => withOutcome(asStaghornError(error), made);
+      const keep = { barrier, procedure: pausedRestoreProcedure, signal: context.signal, explain };
+      await pauses.hold(experiment, keep, onEnded);
       experiments.become(experiment, 'paused');
     } else {
       await barrier.carryThrough(restoreProcedure, context.signal);
     }
     return describeRestore(stored, plan, input, barrier, startedAtNs);
   } catch (error) {
-    throw withOutcome(asStaghornError(error), barrier);
+    throw held ? error : withOutcome(asStaghornError(error), barrier);
   } finally {
     if (!held) onEnded();
   }
-}
-
-/** The parts of hosts whose VMs go elsewhere; a host that is gone is not asked for what the other one has already. */
-async function copyMovedParts(
-  experiments: Experiments,
-  { id, experiment }: Snapshot,
-  { parts }: RestorePlan,
-  hosts: readonly BarrierHost[],
-  { signal, report }: OperationContext,
-): Promise<void> {
-  await Promise.all(
-    parts
-      .filter(({ from, to }) => from !== to)
-      .map(async ({ from, to, manifestSha256 }) => {
-        const { link } = hosts.find(({ name }) => name === to)!;
-        const identity = { snapshot: id, manifestSha256 };
-        const { isHere } = await link.call('hasPart', identity, partTimeoutMs, signal);
-        if (isHere) return;
-        const [source] = await experiments.connect(experiment, new Set([from]));
-        if (source === undefined) throw new StaghornError('not-found', `the experiment has no host ${from}`);
-        await copyPart({ from: source.link, to: link, ...identity, report, signal });
-      }),
-  );
 }
 
 function makeBarrier(

@@ -40,7 +40,7 @@ export async function sealSamplePart(
     running: true,
     stoppedAtNs: 1n,
     resumedAtNs: 2n,
-          hiddenNs: 0n,
+    hiddenNs: 0n,
     nics: [],
     ram: {
       file: 'a.ram',

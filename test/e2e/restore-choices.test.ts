@@ -9,6 +9,8 @@ import {
   runInHost,
   type Lab,
 } from '../../src/lab/index.ts';
+import type { LogOffsets } from '../../src/demo/guests.ts';
+import { until } from '../../src/lab/processes.ts';
 import { experiment, restoreResult, snapshot, type RestoreResult } from '../../src/protocol/resources.ts';
 import { Bench, destroyVms, runStates, takeDown } from './harness.ts';
 import { untilSettled } from './host-view.ts';
@@ -116,6 +118,8 @@ vms:
   });
 
   it('hides the time that has passed, and sets guests to now when asked to, whatever was hidden before', async () => {
+    // Nothing is hidden from them any more.
+    await restore({ replace: true, clock: 'advance' });
     const moment = await bench.snapshot();
     const { stoppedAt } = await bench.server.client.json('GET', `/v1/snapshots/${moment}`, snapshot);
     const savedNs = await lastUptimeNs('a');
@@ -137,6 +141,26 @@ vms:
     expect(passedMs).toBeGreaterThan(sinceMomentMs - clock!.behindMs! - 1_000);
   });
 
+  it('brings a VM back on another host of the experiment, once it runs no more where it was', async () => {
+    const moved = { vms: ['a'], map: { h1: 'h2' } };
+    const refused = await bench.operate('POST', `/v1/snapshots/${id}/restore`, moved);
+    expect(refused).toMatchObject({ state: 'failed', error: { code: 'conflict' } });
+    expect(refused.error?.detail).toContain('VM a runs on host h1');
+    process.kill((await pids()).get('a')!, 'SIGKILL');
+    try {
+      const since = await bench.guests.offsets();
+      const result = await restore(moved);
+      expect(result.warnings.join()).toMatch(/only a of 3 VMs.*host h2: the VMs come from another host/s);
+      // Its log is written on the other host now; the others hear it by the tunnel.
+      expect(await qemusOn('h2')).toEqual(['a', 'b']);
+      const others = new Map([...since].filter(([name]) => name !== 'a'));
+      await until(async () => (await reached('b', others)) === 2, { timeoutMs: 30_000 });
+    } finally {
+      await on('h2', 'sh', '-c', 'pkill -KILL -f -- "-name a "; ip link delete tap0-0');
+      await destroyVms(lab);
+    }
+  });
+
   it('rebuilds what a reboot of a host takes away', async () => {
     const since = await bench.guests.offsets();
     await bench.guests.waitForReports(since, 1);
@@ -153,6 +177,22 @@ vms:
     const judgement = await bench.guests.judge([{ from: since, to: before }, { from: atRestore }], before);
     expect(isFlawless(judgement)).toBe(true);
   });
+
+  async function qemusOn(host: string): Promise<string[]> {
+    const listed = await on(host, 'sh', '-c', 'ps -eo args | grep ^qemu-system | grep -o -- "-name [a-z]*"');
+    return listed
+      .trim()
+      .split('\n')
+      .map((line) => line.replace('-name ', ''))
+      .sort();
+  }
+
+  /** How many peers a guest reaches by the newest of its reports since then; -1: it made none. */
+  async function reached(name: string, since: LogOffsets): Promise<number> {
+    const { serialLog } = lab.vms.find((vm) => vm.name === name)!;
+    const reports = await readReports(serialLog, [{ from: since.get(name)! }]);
+    return reports.length < 2 ? -1 : reports.at(-1)!.peersReached;
+  }
 
   /** Open vSwitch begins with an empty database, and every tap is gone. */
   async function reboot(host: string): Promise<void> {
