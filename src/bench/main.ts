@@ -5,9 +5,14 @@ import { formatTable } from '../cli/table.ts';
 import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
 import { gateBench } from './gate/gate-bench.ts';
+import { restoreBench } from './restore/restore-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 
-const benches: Readonly<Record<string, Bench>> = { gate: gateBench, snapshot: snapshotBench };
+const benches: Readonly<Record<string, Bench>> = {
+  gate: gateBench,
+  restore: restoreBench,
+  snapshot: snapshotBench,
+};
 
 /** `npm run bench -- NAME [--quick] [--json]`. */
 async function main(): Promise<number> {

@@ -59,7 +59,14 @@ export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Prom
       stdio: ['ignore', log.fd, log.fd],
     });
     child.unref();
-    return await connectToLaunched(spec, child, signal);
+    const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+    try {
+      return await connectToLaunched(spec, child, signal);
+    } catch (error) {
+      // Whoever gives up the launch knows no VM that it could end.
+      if (child.pid !== undefined && child.kill('SIGKILL')) await ended;
+      throw error;
+    }
   } finally {
     await log.close();
   }

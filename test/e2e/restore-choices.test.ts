@@ -13,7 +13,7 @@ import type { LogOffsets } from '../../src/demo/guests.ts';
 import { until } from '../../src/lab/processes.ts';
 import { experiment, restoreResult, snapshot, type RestoreResult } from '../../src/protocol/resources.ts';
 import { Bench, destroyVms, runStates, takeDown } from './harness.ts';
-import { untilSettled } from './host-view.ts';
+import { pidsOf, untilSettled } from './host-view.ts';
 
 const bridge = 'br-int';
 
@@ -156,7 +156,8 @@ vms:
       const others = new Map([...since].filter(([name]) => name !== 'a'));
       await until(async () => (await reached('b', others)) === 2, { timeoutMs: 30_000 });
     } finally {
-      await on('h2', 'sh', '-c', 'pkill -KILL -f -- "-name a "; ip link delete tap0-0');
+      for (const pid of await pidsOf(lab, 'h2', 'qemu')) process.kill(pid, 'SIGKILL');
+      await on('h2', 'ip', 'link', 'delete', 'tap0-0');
       await destroyVms(lab);
     }
   });
