@@ -11,7 +11,7 @@ import {
 } from '../../src/lab/index.ts';
 import type { LogOffsets } from '../../src/demo/guests.ts';
 import { until } from '../../src/lab/processes.ts';
-import { experiment, restoreResult, snapshot, type RestoreResult } from '../../src/protocol/resources.ts';
+import { experiment, restoreResult, type RestoreResult } from '../../src/protocol/resources.ts';
 import { Bench, destroyVms, runStates, takeDown } from './harness.ts';
 import { pidsOf, untilSettled } from './host-view.ts';
 
@@ -121,7 +121,6 @@ vms:
     // Nothing is hidden from them any more.
     await restore({ replace: true, clock: 'advance' });
     const moment = await bench.snapshot();
-    const { stoppedAt } = await bench.server.client.json('GET', `/v1/snapshots/${moment}`, snapshot);
     const savedNs = await lastUptimeNs('a');
     const hidden = await restore({ replace: true }, moment);
     expect(hidden.clock).toMatchObject({ mode: 'hidden', advancedMs: 0, behindMs: null });
@@ -130,15 +129,13 @@ vms:
     const later = await bench.snapshot();
     const since = await bench.guests.offsets();
     const advanced = await restore({ replace: true, clock: 'advance' }, later);
-    const nowMs = Date.now();
     await bench.guests.waitForReports(since, 1);
     const { clock } = advanced;
     // What the first restore hid, and what has passed since the second snapshot.
     expect(clock!.advancedMs).toBeCloseTo(clock!.elapsedMs + hidden.clock!.elapsedMs, 3);
     expect(clock!.behindMs).toBeGreaterThan(0);
-    const sinceMomentMs = nowMs - Date.parse(stoppedAt!);
-    const passedMs = ((await lastUptimeNs('a')) - savedNs) / 1e6;
-    expect(passedMs).toBeGreaterThan(sinceMomentMs - clock!.behindMs! - 1_000);
+    // By what the guest says, it went on at least as far as the result tells.
+    expect(((await lastUptimeNs('a')) - savedNs) / 1e6).toBeGreaterThan(clock!.advancedMs);
   });
 
   it('brings a VM back on another host of the experiment, once it runs no more where it was', async () => {
@@ -152,7 +149,7 @@ vms:
       const result = await restore(moved);
       expect(result.warnings.join()).toMatch(/only a of 3 VMs.*host h2: the VMs come from another host/s);
       // Its log is written on the other host now; the others hear it by the tunnel.
-      expect(await qemusOn('h2')).toEqual(['a', 'b']);
+      expect(await pidsOf(lab, 'h2', 'qemu')).toHaveLength(2);
       const others = new Map([...since].filter(([name]) => name !== 'a'));
       await until(async () => (await reached('b', others)) === 2, { timeoutMs: 30_000 });
     } finally {
@@ -178,15 +175,6 @@ vms:
     const judgement = await bench.guests.judge([{ from: since, to: before }, { from: atRestore }], before);
     expect(isFlawless(judgement)).toBe(true);
   });
-
-  async function qemusOn(host: string): Promise<string[]> {
-    const listed = await on(host, 'sh', '-c', 'ps -eo args | grep ^qemu-system | grep -o -- "-name [a-z]*"');
-    return listed
-      .trim()
-      .split('\n')
-      .map((line) => line.replace('-name ', ''))
-      .sort();
-  }
 
   /** How many peers a guest reaches by the newest of its reports since then; -1: it made none. */
   async function reached(name: string, since: LogOffsets): Promise<number> {
