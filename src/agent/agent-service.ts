@@ -15,6 +15,7 @@ import { IntentJournal } from './intent.ts';
 import { RestoreSession } from './restore-session.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
 import { readStoredFrames } from './stored-frames.ts';
+import { QemuProbes } from '../vmm/qemu-probe.ts';
 import { verifySnapshot } from './verify-snapshot.ts';
 
 /** What the agent tells its controller unasked. */
@@ -36,6 +37,7 @@ export class AgentService {
   readonly #parts: AgentParts;
   readonly #store: SnapshotStore;
   readonly #journal: IntentJournal;
+  readonly #probes = new QemuProbes();
   readonly #sessions = new Map<string, StopSession | RestoreSession>();
 
   constructor(parts: AgentParts) {
@@ -99,12 +101,13 @@ export class AgentService {
     },
 
     restoreCheck: async (params, { signal }) => {
-      const tools = { ...this.#toolsFor(params.barrier), directories: this.#parts.directories };
+      const { directories } = this.#parts;
+      const tools = { ...this.#toolsFor(params.barrier), directories, probes: this.#probes };
       const session = await checkRestore(params, tools, signal);
       this.#sessions.set(params.barrier, session);
       return session.description;
     },
-    restorePrepare: ({ barrier }) => this.#restoreSession(barrier).prepare(),
+    restorePrepare: ({ barrier, elapsedNs }) => this.#restoreSession(barrier).prepare(elapsedNs),
 
     restoreDrain: ({ barrier, ...options }) => this.#restoreSession(barrier).flush(options),
 

@@ -1,12 +1,20 @@
 import { StaghornError } from '../errors/index.ts';
 import type { AgentParams } from '../protocol/rpc.ts';
+import type { HostManifest } from '../store/manifest.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
-import { findQemuProcesses } from '../vmm/qemu-process.ts';
+import type { QemuProbes } from '../vmm/qemu-probe.ts';
+import { findQemuProcesses, type QemuProcess } from '../vmm/qemu-process.ts';
 import type { AgentDirectories } from './agent-directories.ts';
+import type { ArmTools } from './arm.ts';
 import { readSurroundings, switchedDevices } from './host-inventory.ts';
 import { findObstacles, requireIntactRam } from './restore-check.ts';
+import { selectPart } from './restore-selection.ts';
 import { RestoreSession } from './restore-session.ts';
-import type { ArmTools } from './arm.ts';
+
+export interface RestoreTools extends ArmTools {
+  readonly directories: AgentDirectories;
+  readonly probes: QemuProbes;
+}
 
 /**
  * Begins a restore: everything is checked, nothing is touched.
@@ -15,26 +23,27 @@ import type { ArmTools } from './arm.ts';
  */
 export async function checkRestore(
   params: AgentParams<'restoreCheck'>,
-  tools: ArmTools & { readonly directories: AgentDirectories },
+  tools: RestoreTools,
   signal: AbortSignal,
 ): Promise<RestoreSession> {
   const store: SnapshotStore = tools.store;
-  const manifest = await store.readManifest(params.snapshot, params.manifestSha256);
-  const directory = store.pathOf(params.snapshot);
+  const part = await store.open(params.snapshot, params.manifestSha256);
+  const { directory } = part;
+  const { manifest, whole, warnings } = selectPart(part.manifest, params);
   // Where VMs are to be replaced, none is touched on any host before RAM is known to be whole on all. Where none
   // runs there is nothing to lose, and VMs are loaded meanwhile.
   const verified = params.verify ? requireIntactRam(manifest, directory, signal) : Promise.resolve();
   verified.catch(() => undefined);
-  const { damage, misfits } = await findObstacles(manifest, directory, signal);
+  const running = await findRunning(manifest);
+  const search = { manifest, directory, makesBridges: !params.moved, doomed: running, probes: tools.probes };
+  const [{ damage, misfits, warnings: remarks }, surroundings] = await Promise.all([
+    findObstacles({ ...search, signal }),
+    readSurroundings(signal),
+  ]);
   if (damage.length > 0)
     throw new StaghornError('snapshot-damaged', damage.join('; '), { context: { problems: damage } });
   if (misfits.length > 0)
     throw new StaghornError('snapshot-unfit', misfits.join('; '), { context: { problems: misfits } });
-  const sockets = new Set(manifest.vms.map(({ qmpSocket }) => qmpSocket));
-  const names = new Set(manifest.vms.map(({ name }) => name));
-  const running = (await findQemuProcesses()).filter(
-    (process) => names.has(process.name) || process.qmpSockets.some((path) => sockets.has(path)),
-  );
   if (running.length > 0 && !params.replace) {
     throw new StaghornError(
       'conflict',
@@ -48,8 +57,19 @@ export async function checkRestore(
     directory,
     running,
     verified,
+    whole,
+    warnings: [...warnings, ...remarks],
     runDirectory: tools.directories.run,
-    switchedDevices: switchedDevices(await readSurroundings(signal)),
+    switchedDevices: switchedDevices(surroundings),
     ...tools,
   });
+}
+
+/** VMs that have a name or a QMP socket of the snapshot's. */
+async function findRunning({ vms }: HostManifest): Promise<QemuProcess[]> {
+  const sockets = new Set(vms.map(({ qmpSocket }) => qmpSocket));
+  const names = new Set(vms.map(({ name }) => name));
+  return (await findQemuProcesses()).filter(
+    (process) => names.has(process.name) || process.qmpSockets.some((path) => sockets.has(path)),
+  );
 }

@@ -1,8 +1,7 @@
-import { execFile } from 'node:child_process';
 import { stat } from 'node:fs/promises';
-import { promisify } from 'node:util';
 
 import { messageOf, StaghornError } from '../errors/index.ts';
+import { readLinks } from '../native/netlink.ts';
 import { readSwitchPorts } from '../network/switches/ports.ts';
 import {
   switchFilesOf,
@@ -14,55 +13,55 @@ import {
 import { findImageDamage, findStoredDamage, ramFileOf } from '../store/ram-image.ts';
 import { ramsOf } from '../store/ram-parent.ts';
 import { checkFile, SnapshotStore } from '../store/snapshot-directory.ts';
+import { qemuFit, type Fit } from '../vmm/qemu-fit.ts';
+import type { QemuProbes } from '../vmm/qemu-probe.ts';
+import type { QemuProcess } from '../vmm/qemu-process.ts';
+import { hostFit } from './host-fit.ts';
 
 /** What keeps a snapshot from being restored, in words: its files are not what was sealed, or the host does not fit. */
-export interface RestoreObstacles {
+export interface RestoreObstacles extends Fit {
   readonly damage: readonly string[];
-  readonly misfits: readonly string[];
 }
 
-/** Everything that can be found quickly, before anything that runs is touched. */
-export async function findObstacles(
-  manifest: HostManifest,
-  directory: string,
-  signal: AbortSignal,
-): Promise<RestoreObstacles> {
+export interface ObstacleSearch {
+  readonly manifest: HostManifest;
+  readonly directory: string;
+  /** Whether bridges of the snapshot that are gone are made again. */
+  readonly makesBridges: boolean;
+  /** VMs that would be destroyed. */
+  readonly doomed: readonly QemuProcess[];
+  readonly probes: QemuProbes;
+  readonly signal: AbortSignal;
+}
+
+/** Everything that can be found quickly, before anything that runs is touched; all of it at once. */
+export async function findObstacles(search: ObstacleSearch): Promise<RestoreObstacles> {
+  const { manifest, directory, makesBridges, doomed, signal } = search;
   const { count: _, ...frames } = manifest.frames;
-  const [ports, versions, hostDamage, ...vmDamage] = await Promise.all([
+  const [ports, host, qemus, hostDamage, ...vmDamage] = await Promise.all([
     readSwitchPorts(undefined, signal),
-    qemuVersions(manifest.vms, signal),
+    hostFit({ vms: manifest.vms, doomed, links: readLinks() }),
+    qemuFits(search),
     filesDamage([frames, ...switchFilesOf(manifest)], directory, signal),
     ...manifest.vms.map((vm) => damageOf(vm, directory, signal)),
   ]);
-  // A bridge that the manifest describes is made again.
-  const rebuildable = (manifest.switches?.bridges ?? []).map(({ name }) => name);
+  const rebuildable = makesBridges ? (manifest.switches?.bridges ?? []).map(({ name }) => name) : [];
   const bridges = new Set([...[...ports.values()].map(({ bridge }) => bridge), ...rebuildable]);
+  const fits: Fit[] = [...qemus, host];
   return {
     damage: [...vmDamage.flat(), ...hostDamage],
-    misfits: manifest.vms.flatMap((vm) => [...qemuMisfits(vm, versions), ...bridgeMisfits(vm, bridges)]),
+    misfits: [
+      ...fits.flatMap(({ misfits }) => misfits),
+      ...manifest.vms.flatMap((vm) => bridgeMisfits(vm, bridges)),
+    ],
+    warnings: fits.flatMap(({ warnings }) => warnings),
   };
 }
 
-/** What each QEMU binary says of its version, or why it says nothing; asked once a binary. */
-async function qemuVersions(vms: readonly StoredVm[], signal: AbortSignal): Promise<Map<string, string>> {
-  const exes = [...new Set(vms.map(({ exe }) => exe))];
-  const versions = exes.map(async (exe): Promise<[string, string]> => {
-    try {
-      const { stdout } = await promisify(execFile)(exe, ['--version'], { signal, timeout: 10_000 });
-      return [exe, /version \d+\.\d+\.\d+/.exec(stdout)?.[0] ?? 'of an unknown version'];
-    } catch (error) {
-      signal.throwIfAborted();
-      return [exe, `not one that runs here: ${messageOf(error)}`];
-    }
-  });
-  return new Map(await Promise.all(versions));
-}
-
-function qemuMisfits({ name, exe, qemuVersion }: StoredVm, versions: ReadonlyMap<string, string>): string[] {
-  const version = versions.get(exe)!;
-  return version === `version ${qemuVersion}`
-    ? []
-    : [`VM ${name}: saved by QEMU ${qemuVersion}, and ${exe} is ${version}`];
+function qemuFits({ manifest, probes, signal }: ObstacleSearch): Promise<Fit[]> {
+  return Promise.all(
+    manifest.vms.map(async (vm) => qemuFit(vm, await probes.ask(vm.exe, vm.accelerator, signal))),
+  );
 }
 
 async function damageOf(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {

@@ -22,6 +22,10 @@ export interface RestoreSessionParts {
   readonly params: AgentParams<'restoreCheck'>;
   readonly manifest: HostManifest;
   readonly directory: string;
+  /** It is all that this host had in the snapshot: its switches are to know what they knew. */
+  readonly whole: boolean;
+  /** What will not be as it was, in words. */
+  readonly warnings: readonly string[];
   /** VMs of the snapshot that run now, and would be destroyed. */
   readonly running: readonly QemuProcess[];
   /** Resolves when the checksums of RAM have been recomputed, if that was asked for. */
@@ -48,6 +52,7 @@ export class RestoreSession {
   readonly #work = new AbortController();
   #state: SessionState = 'checked';
   #touched = false;
+  #allRun = false;
   #preparing: Promise<unknown> = Promise.resolve();
   #frames: readonly FrameInFlight[] = [];
   readonly #warnings: string[] = [];
@@ -66,7 +71,9 @@ export class RestoreSession {
   }
 
   get description(): AgentResult<'restoreCheck'> {
-    return { running: this.#parts.running.map(({ name }) => name) };
+    const { running, manifest, warnings } = this.#parts;
+    const names = (vms: readonly { name: string }[]) => vms.map(({ name }) => name);
+    return { running: names(running), vms: names(manifest.vms), warnings: [...warnings] };
   }
 
   get #taps(): string[] {
@@ -81,18 +88,19 @@ export class RestoreSession {
     this.#lease.renew();
   }
 
-  async prepare(): Promise<AgentResult<'restorePrepare'>> {
+  async prepare(elapsedNs: bigint): Promise<AgentResult<'restorePrepare'>> {
     requireState('prepare', this.#state);
     this.#state = 'stopping';
-    const preparing = this.#prepare();
+    const preparing = this.#prepare(elapsedNs);
     this.#preparing = preparing.catch(() => undefined);
     return preparing;
   }
 
-  async #prepare(): Promise<AgentResult<'restorePrepare'>> {
-    const { manifest, directory, running, verified, params, runDirectory } = this.#parts;
+  async #prepare(elapsedNs: bigint): Promise<AgentResult<'restorePrepare'>> {
+    const { manifest, directory, running, verified, params, runDirectory, whole } = this.#parts;
     const { signal } = this.#work;
-    this.#frames = await readStoredFrames(directory, manifest);
+    const taps = new Set(this.#taps);
+    this.#frames = (await readStoredFrames(directory, manifest)).filter(({ port }) => taps.has(port));
     this.#touched = true;
     await Promise.all(running.map((vm) => terminateVm(vm)));
     await this.#writeIntent('loading');
@@ -102,10 +110,11 @@ export class RestoreSession {
       manifest,
       directory,
       runDirectory,
+      clock: { mode: params.clock, elapsedNs },
       signal,
       onStarted: (vms) => (this.#started = vms),
     });
-    const taught = restoreMacTables(manifest.switches, signal);
+    const taught = whole ? restoreMacTables(manifest.switches, signal) : Promise.resolve([]);
     taught.catch(() => undefined);
     const group = await openRestoredGroup(this.#started, {
       directory,
@@ -121,6 +130,10 @@ export class RestoreSession {
     return {
       vms: group.vms.map(({ name }) => name),
       loadMs: performance.now() - startedAtMs,
+      advancedNs: this.#started.reduce(
+        (most, { clocks: { virtualNs } }) => (virtualNs > most ? virtualNs : most),
+        0n,
+      ),
     };
   }
 
@@ -151,6 +164,7 @@ export class RestoreSession {
 
   async settle(): Promise<AgentResult<'settle'>> {
     requireState('settle', this.#state);
+    this.#allRun = true;
     const report = await this.#requireGroup().replayed();
     this.#ended ??= this.#finish(null);
     await this.#ended;
@@ -158,7 +172,7 @@ export class RestoreSession {
       framesReplayed: report?.delivered ?? 0,
       replayLatenessNs: report?.latenessNs ?? null,
       external: [],
-      warnings: [...this.#warnings],
+      warnings: [...this.#parts.warnings, ...this.#warnings],
     };
   }
 
@@ -170,8 +184,8 @@ export class RestoreSession {
 
   async #finish(abortReason: string | null): Promise<string> {
     const { journal, log } = this.#parts;
-    // VMs that run are not taken away again, whatever is missing around them.
-    const endsVms = abortReason !== null && this.#state !== 'resumed';
+    // Once all run, on all hosts, none is taken away again, whatever is missing around them.
+    const endsVms = abortReason !== null && !this.#allRun;
     this.#state = 'ending';
     this.#lease.end();
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
@@ -191,7 +205,9 @@ export class RestoreSession {
 
   #outcome(aborted: boolean): string {
     if (!aborted) return 'every VM runs and every gate is open';
-    return this.#touched ? 'the VMs of the experiment are stopped' : 'the experiment is as it was before';
+    return this.#touched
+      ? 'the VMs that were to be restored are stopped, and none of them runs'
+      : 'the experiment is as it was before';
   }
 
   #giveUp(reason: string): void {

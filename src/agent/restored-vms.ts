@@ -7,20 +7,32 @@ import { VmPorts } from '../network/vm-ports.ts';
 import type { HostManifest, StoredRam, StoredVm } from '../store/manifest.ts';
 import { ramFileOf } from '../store/ram-image.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
+import { planClockShift, shiftClocks, type ClockShift } from '../vmm/clock-shift.ts';
+import { parseCommandLine } from '../vmm/command-line.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm, type LaunchSpec } from '../vmm/launch.ts';
+import { hiddenTimeEnvironment } from '../vmm/hidden-time.ts';
 import { readSurroundings } from './host-inventory.ts';
 import { VmGroup } from './vm-group.ts';
 
 export interface StartedVm {
   readonly stored: StoredVm;
   readonly launched: LaunchedVm;
+  /** How far its clocks were moved. */
+  readonly clocks: ClockShift;
+}
+
+/** What is done about the real time that has passed since the snapshot. */
+export interface RestoredTime {
+  readonly mode: 'hidden' | 'advance';
+  readonly elapsedNs: bigint;
 }
 
 interface StartOptions {
   readonly manifest: HostManifest;
   readonly directory: string;
   readonly runDirectory: string;
+  readonly clock: RestoredTime;
   readonly signal: AbortSignal;
   /** Told at each start, so that a failure of one VM can end the others. */
   readonly onStarted: (vms: readonly StartedVm[]) => void;
@@ -28,22 +40,30 @@ interface StartOptions {
 
 /** Starts every VM of a snapshot, paused, with RAM and devices as they were. */
 export async function startVms(options: StartOptions): Promise<StartedVm[]> {
-  const { manifest, directory, runDirectory, signal, onStarted } = options;
+  const { manifest, directory, runDirectory, clock, signal, onStarted } = options;
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   const started: StartedVm[] = [];
   const results = await Promise.allSettled(
     manifest.vms.map(async (stored) => {
-      const spec = await launchSpec(stored, { directory, runDirectory, signal });
+      const clocks = planClockShift(clock.mode, { elapsedNs: clock.elapsedNs, hiddenNs: stored.hiddenNs });
+      const environment = hiddenTimeEnvironment(hiddenAfter(stored, clock));
+      const state = readFile(join(directory, stored.state.file));
+      state.catch(() => undefined);
+      const spec = { ...(await launchSpec(stored, { directory, runDirectory, signal })), environment };
       const launched = await launchPaused(spec, signal);
-      started.push({ stored, launched });
+      started.push({ stored, launched, clocks });
       onStarted(started);
-      await loadDeviceState(launched, spec, join(directory, stored.state.file));
+      const shifted = shiftClocks(await state, clocks, parseCommandLine(stored.args));
+      await loadDeviceState(launched, spec, shifted);
     }),
   );
   const failure = results.find((result) => result.status === 'rejected');
   if (failure !== undefined) throw failure.reason;
   return started;
 }
+
+const hiddenAfter = ({ hiddenNs }: StoredVm, { mode, elapsedNs }: RestoredTime) =>
+  mode === 'hidden' ? hiddenNs + elapsedNs : 0n;
 
 async function launchSpec(
   stored: StoredVm,
@@ -62,6 +82,7 @@ async function launchSpec(
     uid: stored.uid,
     gid: stored.gid,
     qmpSocket: stored.qmpSocket,
+    machineType: stored.machineType,
     ramFile: await imageOf(stored.ram),
     ramBytes: stored.ram.bytes,
     backends: await Promise.all(backends),

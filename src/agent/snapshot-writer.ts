@@ -11,6 +11,7 @@ import { allocatedBytes, type PartialSnapshot } from '../store/snapshot-director
 import { vmError } from '../vmm/connect-qmp.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import { formatCommandLine, withoutRestoreOptions } from '../vmm/command-line.ts';
+import { readHiddenNs } from '../vmm/hidden-time.ts';
 import { ramBytesOf } from '../vmm/ram-layout.ts';
 import type { RamStorage } from './ram-storage.ts';
 import { StoppedVmSaver, type StoredVmParts } from './stopped-vm-saver.ts';
@@ -187,6 +188,7 @@ export class SnapshotWriter {
       running: vm.resumes,
       stoppedAtNs,
       resumedAtNs: this.#resumes.get(name) ?? stoppedAtNs,
+      hiddenNs: readHiddenNs(process.pid),
       nics: vm.vm.nics,
       ...stored,
     };

@@ -1,10 +1,11 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
 import { messageOf } from '../errors/index.ts';
-import type { StoredVm } from '../store/manifest.ts';
-import type { StoredPart } from '../store/snapshot-directory.ts';
+import type { StoredRam, StoredVm } from '../store/manifest.ts';
+import { ramFileOf } from '../store/ram-image.ts';
+import { SnapshotStore, type StoredPart } from '../store/snapshot-directory.ts';
 import { formatCommandLine, parseCommandLine } from '../vmm/command-line.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm } from '../vmm/launch.ts';
 import { terminateVm } from '../vmm/terminate.ts';
@@ -39,6 +40,11 @@ async function tryToLoad(vm: StoredVm, directory: string, signal: AbortSignal): 
   let launched: LaunchedVm | undefined;
   try {
     const qmpSocket = join(place, 'qmp');
+    const store = SnapshotStore.containing(directory);
+    const imageOf = (ram: StoredRam) => ramFileOf(store, directory, ram, signal);
+    const backends = vm.memory.map(async ({ id, device, ram }) => {
+      return { id, device, file: await imageOf(ram), bytes: ram.bytes };
+    });
     const spec = {
       ...vm,
       args: formatCommandLine(forTrial(parseCommandLine(vm.args), { qmpSocket })),
@@ -47,12 +53,13 @@ async function tryToLoad(vm: StoredVm, directory: string, signal: AbortSignal): 
       uid: 0,
       gid: 0,
       qmpSocket,
-      ramFile: join(directory, vm.ram.file),
+      ramFile: await imageOf(vm.ram),
       ramBytes: vm.ram.bytes,
+      backends: await Promise.all(backends),
       logFile: join(place, 'log'),
     };
     launched = await launchPaused(spec, signal);
-    await loadDeviceState(launched, spec, join(directory, vm.state.file));
+    await loadDeviceState(launched, spec, await readFile(join(directory, vm.state.file)));
   } finally {
     await launched?.qmp.close();
     if (launched !== undefined) await terminateVm(launched.process);

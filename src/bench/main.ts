@@ -7,16 +7,17 @@ import { reportOf, resultsDirectory, saveReport, writePerformancePage } from './
 import { gateBench } from './gate/gate-bench.ts';
 import { quiesceBench } from './quiesce/quiesce-bench.ts';
 import { saveBench } from './save/save-bench.ts';
+import { restoreBench } from './restore/restore-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 import { timerBench } from './timer/timer-bench.ts';
 
 const benches: Readonly<Record<string, Bench>> = {
   gate: gateBench,
   quiesce: quiesceBench,
-  snapshot: snapshotBench,
-  timer: timerBench,
+  restore: restoreBench,
   save: saveBench,
   snapshot: snapshotBench,
+  timer: timerBench,
 };
 
 /** `npm run bench -- NAME [--quick] [--json]`, and `npm run bench -- report`, which writes docs/performance.md. */

@@ -249,13 +249,10 @@ export class Controller implements StaghornService {
     const stored = this.#requireSealed(id);
     const end = this.#experiments.begin(stored.snapshot.experiment, 'restoring');
     return this.#startOn(stored.snapshot, 'restore', async (context) => {
-      try {
-        const result = await restoreSnapshot(this.#experiments, stored, input, context);
-        if (!input.dryRun) this.#catalog.setMoment(stored.snapshot.experiment, id);
-        return result;
-      } finally {
-        end();
-      }
+      const tools = { experiments: this.#experiments, pauses: this.#pauses };
+      const result = await restoreSnapshot(tools, stored, input, context, end);
+      if (!input.dryRun) this.#catalog.setMoment(stored.snapshot.experiment, id);
+      return result;
     });
   }
 

@@ -62,6 +62,12 @@ export class Experiments {
     return () => this.#activities.delete(name);
   }
 
+  /** What is being done with an experiment that is taken turns into something else. */
+  become(name: string, activity: Activity): void {
+    // It may have ended meanwhile.
+    if (this.#activities.has(name)) this.#activities.set(name, activity);
+  }
+
   /** @throws StaghornError 'conflict' while that is being done with the experiment */
   requireNo(name: string, activity: Activity): void {
     if (this.#activities.get(name) === activity) throw busy(name, activity);

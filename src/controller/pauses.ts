@@ -1,11 +1,19 @@
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
-import { defaultLeaseMs } from './agent-barrier.ts';
-import { pauseProcedure, type Phase } from './barrier/procedures.ts';
-import { BarrierRun } from './barrier/run.ts';
+import { defaultLeaseMs, type AgentBarrier } from './agent-barrier.ts';
+import { pauseProcedure, type Phase, type Procedure } from './barrier/procedures.ts';
+import { BarrierRun, type BarrierPort } from './barrier/run.ts';
 import type { Experiments } from './experiments.ts';
 import type { OperationContext } from './operations.ts';
 import { StopBarrier } from './stop-barrier.ts';
+
+export interface Holding {
+  readonly barrier: AgentBarrier;
+  readonly procedure: Procedure;
+  readonly signal: AbortSignal;
+  /** Says of a failure how it has left the experiment. */
+  readonly explain?: (error: unknown) => StaghornError;
+}
 
 interface Pause {
   readonly run: BarrierRun;
@@ -28,41 +36,56 @@ export class Pauses {
   }
 
   /** Resolves when time stands still; `onEnded` is called when it goes on, for whatever reason. */
-  async pause(name: string, { signal, report }: OperationContext, onEnded: () => void): Promise<void> {
-    const cancel = new AbortController();
-    const forward = () => cancel.abort(signal.reason);
-    signal.addEventListener('abort', forward, { once: true });
+  async pause(name: string, context: OperationContext, onEnded: () => void): Promise<void> {
+    let held = false;
     try {
       const hosts = await this.#experiments.connect(name);
-      const held = new HeldBarrier({
+      const barrier = new StopBarrier({
         experiment: name,
         snapshot: null,
         hosts,
         externalFrames: this.#experiments.externalFramesOf(name),
-        report,
+        report: context.report,
       });
-      const run = new BarrierRun({
-        procedure: pauseProcedure,
-        hosts: hosts.map((host) => host.name),
-        port: held,
-        leaseMs: defaultLeaseMs,
-        signal: cancel.signal,
-      });
-      const ended = run.complete().finally(() => {
-        held.close();
+      held = true;
+      await this.hold(name, { barrier, procedure: pauseProcedure, signal: context.signal }, onEnded);
+    } catch (error) {
+      if (!held) onEnded();
+      throw error;
+    }
+  }
+
+  /**
+   * Carries a procedure to where it waits, and keeps it there; resolves when it has come there. `onEnded` is called
+   * when time goes on or the barrier has failed.
+   */
+  async hold(
+    name: string,
+    { barrier, procedure, signal, explain = asStaghornError }: Holding,
+    onEnded: () => void,
+  ): Promise<void> {
+    const cancel = new AbortController();
+    const forward = () => cancel.abort(signal.reason);
+    signal.addEventListener('abort', forward, { once: true });
+    const port = new HeldPort(barrier);
+    const hosts = [...barrier.hosts.keys()];
+    const run = new BarrierRun({ procedure, hosts, port, leaseMs: defaultLeaseMs, signal: cancel.signal });
+    const ended = run
+      .complete()
+      .catch((error: unknown) => Promise.reject(explain(error)))
+      .finally(() => {
+        barrier.close();
         this.#pauses.delete(name);
         onEnded();
       });
-      this.#broken.delete(name);
-      ended.catch((error: unknown) => {
-        this.#broken.set(name, asStaghornError(error));
-        this.#log.warn({ experiment: name, reason: messageOf(error) }, 'a pause ended');
-      });
-      this.#pauses.set(name, { run, ended, cancel });
-      await Promise.race([held.held, ended]);
-    } catch (error) {
-      if (!this.#pauses.has(name)) onEnded();
-      throw error;
+    this.#broken.delete(name);
+    ended.catch((error: unknown) => {
+      this.#broken.set(name, asStaghornError(error));
+      this.#log.warn({ experiment: name, reason: messageOf(error) }, 'a pause ended');
+    });
+    this.#pauses.set(name, { run, ended, cancel });
+    try {
+      await Promise.race([port.held, ended]);
     } finally {
       signal.removeEventListener('abort', forward);
     }
@@ -96,18 +119,35 @@ export class Pauses {
   }
 }
 
-/** A StopBarrier that tells when its time stands still and nothing is in flight any more. */
-class HeldBarrier extends StopBarrier {
+/** A barrier that tells when its time stands still and nothing is in flight any more. */
+class HeldPort implements BarrierPort {
   readonly held: Promise<void>;
+  readonly #port: BarrierPort;
   #onHeld!: () => void;
 
-  constructor(options: ConstructorParameters<typeof StopBarrier>[0]) {
-    super(options);
+  constructor(port: BarrierPort) {
+    this.#port = port;
     this.held = new Promise((resolve) => (this.#onHeld = resolve));
   }
 
-  override enter(phase: Phase): void {
-    super.enter(phase);
+  enter(phase: Phase): void {
+    this.#port.enter(phase);
     if (phase.name === 'hold') this.#onHeld();
+  }
+
+  call(...call: Parameters<BarrierPort['call']>): Promise<void> {
+    return this.#port.call(...call);
+  }
+
+  abort(...abort: Parameters<BarrierPort['abort']>): Promise<void> {
+    return this.#port.abort(...abort);
+  }
+
+  renew(host: string): Promise<void> {
+    return this.#port.renew(host);
+  }
+
+  onTrouble(...listen: Parameters<BarrierPort['onTrouble']>): () => void {
+    return this.#port.onTrouble(...listen);
   }
 }

@@ -27,9 +27,11 @@ export function describeSnapshot(
     null,
   );
   const vms = hosts.flatMap(({ name }) => describeVms(name, results, firstStopNs));
+  const sinceStopMs = firstStopNs === null ? null : Number(process.hrtime.bigint() - firstStopNs) / 1e6;
   const pauses = vms.map(({ pauseNs }) => pauseNs);
   return {
     ...head,
+    stoppedAt: sinceStopMs === null ? null : new Date(Date.now() - sinceStopMs).toISOString(),
     state: 'sealed',
     methods: [...new Set(vms.map(({ method }) => method))],
     skewNs: spreadNs(stopsNs),

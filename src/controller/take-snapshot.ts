@@ -66,6 +66,7 @@ async function removeParts(experiments: Experiments, { id, experiment }: Snapsho
 function unfinished(head: SnapshotHead): Snapshot {
   return {
     ...head,
+    stoppedAt: null,
     state: 'storing',
     methods: [],
     skewNs: 0,

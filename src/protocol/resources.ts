@@ -147,6 +147,11 @@ export const snapshot = z.strictObject({
     .default(null)
     .describe('The moment it came from: what was restored or taken last before it'),
   createdAt: z.iso.datetime(),
+  stoppedAt: z.iso
+    .datetime()
+    .nullable()
+    .default(null)
+    .describe('The first stop of a VM, by the clock of the controller: the moment that it keeps'),
   state: z.enum(['storing', 'sealed', 'failed']),
   methods: z.array(saveMethod).describe('Every method that was used'),
   skewNs: z.int().describe('Last stop minus first stop of a VM'),
@@ -216,11 +221,36 @@ export const restoreInput = z.strictObject({
 });
 export type RestoreInput = z.infer<typeof restoreInput>;
 
+/** What became of the guests' clocks. */
+export const restoredClock = z.strictObject({
+  mode: restoreClock,
+  elapsedMs: z.number().describe('Real time from the moment of the snapshot to its return'),
+  advancedMs: z
+    .number()
+    .describe('How far the guests were set ahead: the largest of any VM; 0 where time is hidden'),
+  behindMs: z
+    .number()
+    .nullable()
+    .describe(
+      'How far their clocks fall short of now: what passed while they were loaded; null where time is hidden',
+    ),
+});
+export type RestoredClock = z.infer<typeof restoredClock>;
+
 export const restoreResult = z.strictObject({
   snapshot: snapshotId,
-  durationMs: z.number().describe('From the request to the last VM running'),
+  durationMs: z
+    .number()
+    .describe('From the request to the last VM running; until all are loaded, where time stays stopped'),
   vms: z.int(),
   framesDelivered: z.int(),
+  dryRun: z.boolean().default(false).describe('It was only checked; nothing was touched'),
+  paused: z.boolean().default(false).describe('Time stays stopped until the experiment is resumed'),
+  destroyed: z
+    .array(z.strictObject({ host: z.string(), vm: z.string() }))
+    .default([])
+    .describe('VMs that ran and were destroyed, or would be'),
+  clock: restoredClock.nullable().default(null).describe('Null of a dry run'),
   warnings: z.array(z.string()).default([]).describe('What is not as it was, in words'),
 });
 export type RestoreResult = z.infer<typeof restoreResult>;

@@ -206,16 +206,26 @@ export const agentContract = {
         verify: z.boolean(),
         vms: z.array(z.string()).nullable().describe('Only these; null: all'),
         clock: restoreClock,
+        moved: z.boolean().describe('It was taken on another host, whose switches are not made again here'),
         leaseMs: z.int().positive(),
         frameBufferBytes: z.int().positive(),
       }),
       result: z.strictObject({
         running: z.array(z.string()).describe('VMs that would be destroyed'),
+        vms: z.array(z.string()).describe('VMs that would be restored'),
+        warnings: z.array(z.string()).describe('What will not be as it was, in words'),
       }),
     },
     restorePrepare: {
-      params: barrierOnly,
-      result: z.strictObject({ vms: z.array(z.string()), loadMs: z.number() }),
+      params: z.strictObject({
+        barrier: barrierId,
+        elapsedNs: instantNs.describe('Real time since the moment of the snapshot, the same for all hosts'),
+      }),
+      result: z.strictObject({
+        vms: z.array(z.string()),
+        loadMs: z.number(),
+        advancedNs: instantNs.describe('How far the clocks of guests were set ahead: the largest of any VM'),
+      }),
     },
     restoreDrain: {
       params: z.strictObject({ barrier: barrierId, boundMs: z.number(), quietMs: z.number() }),

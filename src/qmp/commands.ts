@@ -39,6 +39,12 @@ export interface MachineInfo {
   readonly 'default-ram-id'?: string;
 }
 
+export interface CpuDefinition {
+  readonly name: string;
+  /** What of it the accelerator does not give on this host; left out by architectures that do not know. */
+  readonly 'unavailable-features'?: readonly string[];
+}
+
 export interface MemoryBackend {
   readonly id?: string;
   readonly size: number;
@@ -140,6 +146,7 @@ export interface QmpCommands {
   'query-name': Entry<Nothing, { readonly name?: string }>;
   'query-uuid': Entry<Nothing, { readonly UUID: string }>;
   'query-machines': Entry<Nothing, readonly MachineInfo[]>;
+  'query-cpu-definitions': Entry<Nothing, readonly CpuDefinition[]>;
   'query-current-machine': Entry<Nothing, { readonly 'wakeup-suspend-support': boolean }>;
   'query-kvm': Entry<Nothing, { readonly enabled: boolean; readonly present: boolean }>;
   'query-memdev': Entry<Nothing, readonly MemoryBackend[]>;

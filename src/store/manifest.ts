@@ -67,6 +67,8 @@ export const storedVm = z.strictObject({
   running: z.boolean(),
   stoppedAtNs: instantNs,
   resumedAtNs: instantNs,
+  /** How much real time restores had hidden from it before. */
+  hiddenNs: instantNs.default(0n),
   nics: z.array(nic),
   ram: storedRam,
   /** RAM in memory objects beside main memory: NUMA nodes and DIMMs; `device` is what a restore has to plug in. */

@@ -229,6 +229,20 @@ function withBackend(
   );
 }
 
+/** The same with the machine type by its full name; other properties of the machine stay. */
+export function withMachineType(
+  options: readonly CommandOption[],
+  machineType: string,
+): readonly CommandOption[] {
+  const named = options.findLast(
+    ({ name, value }) => name === 'machine' && parseParameters(value ?? '', 'type').has('type'),
+  );
+  if (named === undefined || named.value === null) return [...options, { name: 'machine', value: machineType }];
+  const parameters = parseParameters(named.value, 'type').set('type', machineType);
+  const full: CommandOption = { name: 'machine', value: formatParameters(parameters, 'type') };
+  return options.map((option) => (option === named ? full : option));
+}
+
 export function all(options: readonly CommandOption[], name: string): string[] {
   return options.flatMap((option) => (option.name === name && option.value !== null ? [option.value] : []));
 }

@@ -1,15 +1,16 @@
 import { spawn, type ChildProcess } from 'node:child_process';
-import { open, readFile } from 'node:fs/promises';
+import { open, readFile, type FileHandle } from 'node:fs/promises';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { messageOf, StaghornError } from '../errors/index.ts';
-import { sendDescriptor } from '../native/descriptors.ts';
+import { closeDescriptor, createMemfd, sendDescriptor } from '../native/descriptors.ts';
 import { QmpClient } from '../qmp/index.ts';
 import {
   all,
   formatCommandLine,
   forRestore,
   parseCommandLine,
+  withMachineType,
   type CommandOption,
   type RestoreBackend,
 } from './command-line.ts';
@@ -26,6 +27,10 @@ export interface LaunchSpec {
   readonly uid: number;
   readonly gid: number;
   readonly qmpSocket: string;
+  /** Its full name: an alias such as "pc" means another one to another QEMU. */
+  readonly machineType: string;
+  /** Beside the agent's own. */
+  readonly environment?: Readonly<Record<string, string>>;
   readonly ramFile: string;
   readonly ramBytes: number;
   /** RAM in memory objects beside main memory. */
@@ -53,17 +58,26 @@ const quotedLogBytes = 2_000;
 export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Promise<LaunchedVm> {
   // Not daemonized by itself: a daemonized QEMU prints nowhere why a load failed.
   const options = parseCommandLine(spec.args).filter(({ name }) => name !== 'daemonize');
-  const args = formatCommandLine([...forRestore(options, spec), ...runAs(options, spec)]);
+  const restored = withMachineType(forRestore(options, spec), spec.machineType);
+  const args = formatCommandLine([...restored, ...runAs(options, spec)]);
   const log = await open(spec.logFile, 'w', 0o600);
   try {
     const [program = spec.exe, ...before] = [...(spec.launcher ?? []), spec.exe];
     const child = spawn(program, [...before, ...args], {
       cwd: spec.cwd,
+      env: { ...process.env, ...spec.environment },
       detached: true,
       stdio: ['ignore', log.fd, log.fd],
     });
     child.unref();
-    return await connectToLaunched(spec, child, signal);
+    const ended = new Promise<void>((resolve) => child.once('close', () => resolve()));
+    try {
+      return await connectToLaunched(spec, child, signal);
+    } catch (error) {
+      // Whoever gives up the launch knows no VM that it could end.
+      if (child.pid !== undefined && child.kill('SIGKILL')) await ended;
+      throw error;
+    }
   } finally {
     await log.close();
   }
@@ -116,9 +130,9 @@ function spawnFailure(child: ChildProcess): () => string | null {
  * first: RARP and gratuitous ARP would tell the system under test that something happened.
  * @throws StaghornError 'vm-failed' with what QEMU printed.
  */
-export async function loadDeviceState(vm: LaunchedVm, spec: LaunchSpec, stateFile: string): Promise<void> {
+export async function loadDeviceState(vm: LaunchedVm, spec: LaunchSpec, state: Buffer): Promise<void> {
   const { qmp } = vm;
-  const file = await open(stateFile, 'r');
+  const file = await inMemory(state);
   try {
     await qmp.execute('migrate-set-parameters', { 'announce-rounds': 0 });
     await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
@@ -133,6 +147,19 @@ export async function loadDeviceState(vm: LaunchedVm, spec: LaunchSpec, stateFil
     throw await launchError(spec, `loading its device state: ${messageOf(error)}`, error);
   } finally {
     await file.close();
+  }
+}
+
+/** As a file that can be read from its beginning by whoever gets the descriptor. */
+async function inMemory(content: Buffer): Promise<FileHandle> {
+  const memfd = createMemfd({ name: 'staghorn-device-state' });
+  try {
+    const path = `/proc/self/fd/${memfd}`;
+    const writable = await open(path, 'w');
+    await writable.writeFile(content).finally(() => writable.close());
+    return await open(path, 'r');
+  } finally {
+    closeDescriptor(memfd);
   }
 }
 

@@ -40,6 +40,7 @@ export async function sealSamplePart(
     running: true,
     stoppedAtNs: 1n,
     resumedAtNs: 2n,
+    hiddenNs: 0n,
     nics: [],
     memory: [],
     ram: {

@@ -207,7 +207,7 @@ export class FakeService implements StaghornService {
   restoreSnapshot(id: string, input: RestoreInput): Operation {
     this.calls.push(`restoreSnapshot ${id} ${JSON.stringify(input)}`);
     const { experiment, vms } = this.getSnapshot(id);
-    if (this.vmStatus === 'running' && !input.replace) {
+    if (this.vmStatus === 'running' && !input.replace && !input.dryRun) {
       throw new StaghornError(
         'conflict',
         `VMs of "${experiment}" are running; "replace": true destroys them`,
@@ -218,6 +218,10 @@ export class FakeService implements StaghornService {
       durationMs: 123.4,
       vms: vms.length,
       framesDelivered: 1,
+      dryRun: input.dryRun,
+      paused: input.paused,
+      destroyed: [],
+      clock: null,
       warnings: this.restoreWarnings,
     };
     return this.#begin('restore', { experiment, snapshot: id }, () => result);

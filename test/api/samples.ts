@@ -56,6 +56,7 @@ export function makeSnapshot(number: number, given: Partial<Snapshot> = {}): Sna
     labels: {},
     parent: null,
     createdAt: '2026-11-22T15:12:00.000Z',
+    stoppedAt: '2026-11-22T15:12:00.321Z',
     state: 'sealed',
     methods: ['fork'],
     skewNs: 350_000,

@@ -16,7 +16,9 @@ describe('staghorn restore', () => {
       exit: 0,
       out: `restored ${id}: 2 VMs in 123 ms, 1 frame delivered\n`,
     });
-    expect(service.calls).toEqual([`restoreSnapshot ${id} {"replace":false,"verify":false}`]);
+    expect(service.calls).toEqual([
+      `restoreSnapshot ${id} {"replace":false,"verify":false,"paused":false,"clock":"hidden","dryRun":false}`,
+    ]);
   });
 
   it('tells what is not as it was', async () => {
@@ -36,7 +38,9 @@ describe('staghorn restore', () => {
     const { service, url } = await listen();
     const { id } = service.addSnapshot();
     expect((await run(url, `restore ${id} --force --json`)).exit).toBe(0);
-    expect(service.calls).toEqual([`restoreSnapshot ${id} {"replace":true,"verify":true}`]);
+    expect(service.calls).toEqual([
+      `restoreSnapshot ${id} {"replace":true,"verify":true,"paused":false,"clock":"hidden","dryRun":false}`,
+    ]);
   });
 
   it('tells a program about --force and changes nothing', async () => {
@@ -77,5 +81,38 @@ describe('staghorn restore', () => {
     });
     service.operations.end('op-1', { error: new StaghornError('conflict', 'a VM runs') });
     expect(await running).toMatchObject({ exit: 5, err: expect.stringContaining('--force') as string });
+  });
+
+  it('hands every choice on', async () => {
+    const { service, url } = await listen();
+    service.vmStatus = 'gone';
+    const { id } = service.addSnapshot();
+    const choices = '--vm red-vm --vm blue-vm --map red=blue --paused --clock advance';
+    const { out } = await run(url, `restore ${id} ${choices}`);
+    expect(JSON.parse(service.calls[0]!.slice(`restoreSnapshot ${id} `.length))).toMatchObject({
+      vms: ['red-vm', 'blue-vm'],
+      map: { red: 'blue' },
+      paused: true,
+      clock: 'advance',
+    });
+    expect(out).toBe(
+      `restored ${id}: 2 VMs in 123 ms; time stays stopped until: staghorn experiment resume lab\n`,
+    );
+  });
+
+  it('asks nobody before a dry run, and tells what it would do', async () => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot();
+    expect(await run(url, `restore ${id} --dry-run`)).toMatchObject({
+      exit: 0,
+      out: `${id} fits: 2 VMs would be restored\n`,
+    });
+  });
+
+  it.each(['--map red', '--map red=', '--map a=b=c', '--clock tomorrow'])('refuses %s', async (choice) => {
+    const { service, url } = await listen();
+    const { id } = service.addSnapshot();
+    expect((await run(url, `restore ${id} ${choice}`)).exit).toBe(2);
+    expect(service.calls).toEqual([]);
   });
 });

@@ -41,7 +41,7 @@ export class RestoreWalk {
     const { barrier } = this;
     const check = {
       ...{ barrier, snapshot: this.#snapshot.id, replace: true, verify: false },
-      ...{ vms: null, clock: 'hidden' as const },
+      ...{ vms: null, clock: 'hidden' as const, moved: false },
       ...{ leaseMs: this.#leaseMs, frameBufferBytes: 16 * 1024 * 1024 },
     };
     await this.#each(({ name, agent }) => {
@@ -49,7 +49,7 @@ export class RestoreWalk {
       return agent.client.call('restoreCheck', { ...check, manifestSha256 }, { timeoutMs });
     });
     const loading = this.#each(({ agent }) =>
-      agent.client.call('restorePrepare', { barrier }, { timeoutMs }),
+      agent.client.call('restorePrepare', { barrier, elapsedNs: 0n }, { timeoutMs }),
     );
     loading.catch(() => undefined);
     if (step === 'loading') {

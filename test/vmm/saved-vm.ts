@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises';
+import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
@@ -134,7 +134,7 @@ export class SavedVm {
     await this.#vm.close();
     await terminateVm(this.#vm.process);
     const launched = await launchPaused(spec);
-    await loadDeviceState(launched, spec, this.#path(parts.state.file));
+    await loadDeviceState(launched, spec, await readFile(this.#path(parts.state.file)));
     this.#vm = await ControlledVm.over(launched.process, launched, surroundings, { resumes: true });
   }
 
@@ -148,6 +148,7 @@ export class SavedVm {
       uid: process.uid,
       gid: process.gid,
       qmpSocket: vm.qmpSocket!,
+      machineType: vm.machineType!,
       ramFile: this.#path(ram.file),
       ramBytes: ram.bytes,
       backends: memory.map(({ id, device, ram: { file, bytes } }) => {

@@ -1,3 +1,4 @@
+import { tmpdir } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import type { ControlledVm } from '../../vmm/controlled-vm.ts';
@@ -15,7 +16,7 @@ export async function pauseByFork(
 ): Promise<number> {
   const controlled = await vm.control();
   try {
-    await controlled.prepareSave('fork');
+    await controlled.prepareSave('fork', { directory: tmpdir(), maxBytesPerSecond: 0 });
     const startedMs = performance.now();
     await controlled.qmp.execute('stop');
     const { ram } = await controlled.keep();

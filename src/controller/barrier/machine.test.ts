@@ -3,7 +3,13 @@ import { describe, expect, it } from 'vitest';
 
 import { StaghornError } from '../../errors/index.ts';
 import { BarrierMachine, type BarrierAction, type BarrierEvent } from './machine.ts';
-import { pauseProcedure, restoreProcedure, snapshotProcedure, type Procedure } from './procedures.ts';
+import {
+  pausedRestoreProcedure,
+  pauseProcedure,
+  restoreProcedure,
+  snapshotProcedure,
+  type Procedure,
+} from './procedures.ts';
 
 const hosts = ['h1', 'h2'];
 const failure = new StaghornError('vm-failed', 'a VM died');
@@ -94,7 +100,12 @@ describe('a barrier', () => {
 });
 
 describe('any interleaving of answers, failures, losses and deadlines', () => {
-  const procedure = fc.constantFrom<Procedure>(snapshotProcedure, pauseProcedure, restoreProcedure);
+  const procedure = fc.constantFrom<Procedure>(
+    snapshotProcedure,
+    pauseProcedure,
+    restoreProcedure,
+    pausedRestoreProcedure,
+  );
   const hostNames = fc
     .integer({ min: 1, max: 4 })
     .map((count) => Array.from({ length: count }, (_, i) => `h${i}`));

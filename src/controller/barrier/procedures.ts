@@ -1,5 +1,5 @@
 /**
- * The three procedures that touch time, as data: phases in order, each with the calls that go to every host at
+ * The procedures that touch time, as data: phases in order, each with the calls that go to every host at
  * once, and the deadline after which the whole is aborted (docs/protocol.md).
  */
 export type BarrierCall =
@@ -39,6 +39,7 @@ const freezeDeadlineMs = 15 * 60_000;
 const settleDeadlineMs = 60_000;
 /** setTimeout's longest delay, about 24.8 days. */
 const longestDelayMs = 2 ** 31 - 1;
+const hold: Phase = { name: 'hold', calls: [], deadlineMs: longestDelayMs };
 
 export const snapshotProcedure: Procedure = [
   arm,
@@ -57,15 +58,20 @@ export const pauseProcedure: Procedure = [
   listen,
   cut,
   { name: 'drain', calls: ['drain'], deadlineMs: 60_000 },
-  { name: 'hold', calls: [], deadlineMs: longestDelayMs },
+  hold,
   resume,
   { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs },
 ];
 
-export const restoreProcedure: Procedure = [
-  { name: 'check', calls: ['restoreCheck'], deadlineMs: 15 * 60_000 },
+const settle: Phase = { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs };
+const check: Phase = { name: 'check', calls: ['restoreCheck'], deadlineMs: 15 * 60_000 };
+const load: readonly Phase[] = [
   { name: 'load', calls: ['restorePrepare'], deadlineMs: 120_000 },
   { name: 'flush', calls: ['restoreDrain'], deadlineMs: 60_000 },
-  resume,
-  { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs },
 ];
+
+export const restoreProcedure: Procedure = [check, ...load, resume, settle];
+/** Everything is loaded, and time goes on when somebody says so. */
+export const pausedRestoreProcedure: Procedure = [check, ...load, hold, resume, settle];
+/** Nothing is touched; the barrier is given up afterwards. */
+export const dryRestoreProcedure: Procedure = [check];
