@@ -12,6 +12,8 @@ const namedPaths = 10;
  * at 1,000 hosts a million paths, and more frames of ours than of the experiment's.
  */
 export const markedHostsMax = 32;
+/** And to so many addresses, which counts where hosts have many segments. */
+export const markedAddressesMax = 2048;
 
 type Ports = ReadonlyMap<string, readonly ArmedPort[]>;
 
@@ -38,12 +40,17 @@ export function unmarkedPairs(ports: Ports): number {
  */
 function markedHosts(ports: Ports): Map<string, string[]> {
   const all = [...ports.keys()];
-  if (all.length <= markedHostsMax) return new Map(all.map((host) => [host, all]));
+  const widest = Math.max(
+    1,
+    ...[...ports.values()].map((own) => [...macsBySegment(own).values()].flat().length),
+  );
+  const most = Math.min(markedHostsMax, Math.ceil(markedAddressesMax / widest));
+  if (all.length <= most) return new Map(all.map((host) => [host, all]));
   const members = membersOfVlans(ports);
   return new Map(
     all.map((host) => {
       const rings = [...vlansOf(ports.get(host)!)].map((vlan) => members.get(vlan)!);
-      return [host, nextOf(host, [...rings, { hosts: all, placeOf: members.get(null)!.placeOf }])];
+      return [host, nextOf(host, [...rings, { hosts: all, placeOf: members.get(null)!.placeOf }], most)];
     }),
   );
 }
@@ -74,12 +81,12 @@ function membersOfVlans(ports: Ports): Map<number | null, Ring> {
 }
 
 /** The host itself and those after it, one of each ring in turn. */
-function nextOf(host: string, rings: readonly Ring[]): string[] {
+function nextOf(host: string, rings: readonly Ring[], most: number): string[] {
   const chosen = new Set([host]);
-  for (let step = 1; step < markedHostsMax; step++) {
+  for (let step = 1; step < most; step++) {
     for (const { hosts, placeOf } of rings) {
       if (step >= hosts.length) continue;
-      if (chosen.size === markedHostsMax) return [...chosen];
+      if (chosen.size === most) return [...chosen];
       chosen.add(hosts[(placeOf.get(host)! + step) % hosts.length]!);
     }
   }
