@@ -16,6 +16,9 @@ export interface AgentParts {
   readonly barrierLost: (barrier: string, error: StaghornError) => void;
 }
 
+/** Longer than the controller waits for it. */
+const longestArmMs = 25_000;
+
 /** Answers a controller as an agent does (src/agent/agent-service.ts). Restores are not simulated. */
 export class SimulatedAgent {
   readonly #parts: AgentParts;
@@ -85,7 +88,11 @@ export class SimulatedAgent {
       throw new StaghornError('vm-unfit', `host ${host.name}: another client has the VMs' QMP sockets`);
     }
     host.taken = barrier;
-    await new Promise<void>((resolve) => time.after(random.delay(10) * host.slowness, resolve));
+    const armMs = Math.min(random.delay(10) * host.slowness, longestArmMs);
+    await new Promise<void>((resolve) => {
+      time.after(armMs, resolve);
+      signal.addEventListener('abort', () => resolve(), { once: true });
+    });
     if (signal.aborted) {
       host.taken = null;
       throw signal.reason;

@@ -3,6 +3,7 @@ import type { AgentContract } from '../protocol/rpc.ts';
 import type { Time } from '../protocol/time.ts';
 import type { CallOptions, RpcClient, RpcHandlers } from '../transport/rpc.ts';
 import type { Random } from './random.ts';
+import type { ProcessTime } from './virtual-time.ts';
 
 /** What a network does to messages; changed while it runs. */
 export interface NetworkTemper {
@@ -16,8 +17,10 @@ export interface NetworkTemper {
 
 export interface ConnectionParts {
   readonly host: string;
-  readonly controllerTime: Time;
-  readonly agentTime: Time;
+  /** Of the network, which has no clock that could be wrong. */
+  readonly time: Time;
+  readonly controllerTime: ProcessTime;
+  readonly agentTime: ProcessTime;
   readonly random: Random;
   readonly temper: NetworkTemper;
   readonly handlers: RpcHandlers<AgentContract>;
@@ -151,14 +154,14 @@ export class SimulatedConnection {
   }
 
   #deliver(direction: 'call' | 'answer', text: string, arrive: () => void): void {
-    const { random, temper, controllerTime, agentTime, onMessage } = this.#parts;
-    const time = direction === 'call' ? agentTime : controllerTime;
-    const sentNs = controllerTime.nowNs();
+    const { random, temper, time, controllerTime, agentTime, onMessage } = this.#parts;
+    const receiver = direction === 'call' ? agentTime : controllerTime;
+    const sentNs = time.nowNs();
     const delayNs = BigInt(Math.round((temper.delayMs + random.delay(temper.jitterMs)) * 1e6));
     const atNs = sentNs + delayNs > this.#lastNs[direction] ? sentNs + delayNs : this.#lastNs[direction];
     this.#lastNs[direction] = atNs;
     time.after(Number(atNs - sentNs) / 1e6, () => {
-      if (this.#silent) return;
+      if (this.#silent || receiver.isKilled) return;
       onMessage(text);
       arrive();
     });

@@ -168,7 +168,14 @@ export class Site {
         connection.notify('barrierLost', { barrier, reason: message, code, port: null }),
     });
     const connection: SimulatedConnection = new SimulatedConnection({
-      ...{ host: name, controllerTime, agentTime: process, random: this.#random, temper: this.temper },
+      ...{
+        host: name,
+        time: this.time,
+        controllerTime,
+        agentTime: process,
+        random: this.#random,
+        temper: this.temper,
+      },
       handlers: agent.handlers,
       onAgentInputEnd: () => agent.close('the controller is gone'),
       onMessage: (text) => {
