@@ -5,9 +5,14 @@ import { formatTable } from '../cli/table.ts';
 import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
 import { gateBench } from './gate/gate-bench.ts';
+import { scaleBench } from './scale/scale-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 
-const benches: Readonly<Record<string, Bench>> = { gate: gateBench, snapshot: snapshotBench };
+const benches: Readonly<Record<string, Bench>> = {
+  gate: gateBench,
+  scale: scaleBench,
+  snapshot: snapshotBench,
+};
 
 /** `npm run bench -- NAME [--quick] [--json]`. */
 async function main(): Promise<number> {

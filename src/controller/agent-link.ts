@@ -16,7 +16,6 @@ import { HostClock, type ClockOffset } from './clock-offset.ts';
 
 const helloTimeoutMs = 90_000;
 const clockTimeoutMs = 5_000;
-const clockExchanges = 5;
 /** Between barriers, so that a slow exchange before one does not count. */
 const clockRefreshMs = 10_000;
 
@@ -117,8 +116,9 @@ export class AgentLink {
     }
   }
 
-  async measureClock(): Promise<ClockOffset> {
-    for (let i = 0; i < clockExchanges; i++) await this.#exchange();
+  /** Of so many exchanges, one after another, and those that are remembered. */
+  async measureClock(exchanges: number): Promise<ClockOffset> {
+    for (let i = 0; i < exchanges; i++) await this.#exchange();
     return this.#clock.at(this.time.nowNs());
   }
 

@@ -16,7 +16,7 @@ describe('the offset of a clock', () => {
       errorNs: 100,
       atNs: 10_200n,
       roundTripNs: 200,
-      slowestRoundTripNs: 2000,
+      usualRoundTripNs: 2000,
     });
   });
 
@@ -43,7 +43,7 @@ describe('two hosts against each other', () => {
     errorNs,
     atNs: 0n,
     roundTripNs: 0,
-    slowestRoundTripNs: 0,
+    usualRoundTripNs: 0,
   });
 
   it('are known as well as the two worst clocks together, at the instant that is asked for', () => {

@@ -5,9 +5,9 @@ export interface ClockOffset {
   /** The true offset lies within this of `offsetNs` at `atNs`, an instant of the controller's clock. */
   readonly errorNs: number;
   readonly atNs: bigint;
-  /** The shortest and the longest round trip of those that are remembered. */
+  /** The shortest round trip of those that are remembered, and their median. */
   readonly roundTripNs: number;
-  readonly slowestRoundTripNs: number;
+  readonly usualRoundTripNs: number;
 }
 
 export interface ClockExchange {
@@ -38,14 +38,22 @@ function boundNs(exchange: ClockExchange, nowNs: bigint): number {
  */
 export function clockOffset(exchanges: readonly ClockExchange[], nowNs: bigint): ClockOffset {
   const best = exchanges.reduce((a, b) => (boundNs(b, nowNs) < boundNs(a, nowNs) ? b : a));
-  const trips = exchanges.map((exchange) => Number(tripNs(exchange)));
+  const trips = exchanges.map((exchange) => Number(tripNs(exchange))).sort((a, b) => a - b);
   return {
     offsetNs: best.hostNs - (best.sentAtNs + best.receivedAtNs) / 2n,
     errorNs: boundNs(best, nowNs),
     atNs: nowNs,
-    roundTripNs: Math.min(...trips),
-    slowestRoundTripNs: Math.max(...trips),
+    roundTripNs: trips[0]!,
+    usualRoundTripNs: trips[Math.floor(trips.length / 2)]!,
   };
+}
+
+/**
+ * How many exchanges with each host there are before a barrier: many, for one that nothing delayed; with very many
+ * hosts the exchanges themselves delay each other.
+ */
+export function exchangesOf(hostCount: number): number {
+  return Math.min(5, Math.max(2, Math.floor(500 / hostCount)));
 }
 
 /** The newest exchanges with one host. */

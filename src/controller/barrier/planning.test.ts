@@ -16,7 +16,7 @@ const clock = (offsetNs: bigint, roundTripNs: number) => ({
   errorNs: roundTripNs / 2,
   atNs: 0n,
   roundTripNs,
-  slowestRoundTripNs: 2 * roundTripNs,
+  usualRoundTripNs: 2 * roundTripNs,
 });
 
 describe('the cut', () => {

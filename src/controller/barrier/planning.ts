@@ -8,6 +8,9 @@ export const cutMarginNs = 10_000_000;
 /** A resumption further ahead lengthens the pause: as near as the message needs. */
 export const resumeMarginNs = 1_500_000;
 
+/** Who takes longer is planned for by a later attempt. */
+const tripBoundNs = 1_000_000_000;
+
 const longest = (tripsNs: readonly number[]) => tripsNs.reduce((a, b) => Math.max(a, b), 0);
 
 export interface PlannedCut {
@@ -18,11 +21,12 @@ export interface PlannedCut {
 
 /**
  * When all hosts cut: late enough that the slowest of them has been told, has answered, and that everybody can be
- * told otherwise. Round trips are the longest that were seen, since what delays one message delays another.
+ * told otherwise. A round trip is what it is while all hosts are
+ * spoken to at once; should it take longer this time, the cut is moved.
  * @param attempt counts from 1; each plans further ahead
  */
 export function planCut(nowNs: bigint, clocks: readonly ClockOffset[], attempt: number): PlannedCut {
-  const tripNs = longest(clocks.map(({ slowestRoundTripNs }) => slowestRoundTripNs));
+  const tripNs = Math.min(tripBoundNs, longest(clocks.map(({ usualRoundTripNs }) => usualRoundTripNs)));
   const marginNs = cutMarginNs * 2 ** (attempt - 1);
   return {
     atNs: nowNs + cutLeadNs + BigInt(Math.ceil(marginNs + (2 + attempt) * tripNs)),

@@ -44,7 +44,8 @@ const schedule: Phase = {
   recall: 'recall',
   attempts: 6,
 };
-const cut: Phase = { name: 'cut', calls: ['cut'], deadlineMs: 5_000 };
+/** The instant may be some seconds ahead, where messages are slow. */
+const cut: Phase = { name: 'cut', calls: ['cut'], deadlineMs: 15_000 };
 const resume: Phase = { name: 'resume', calls: ['resume'], deadlineMs: 5_000 };
 /** The copy of RAM runs while the VMs do: it may take long, and progress shows that it lives. */
 const storeDeadlineMs = 60 * 60_000;

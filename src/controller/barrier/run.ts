@@ -31,7 +31,8 @@ export interface BarrierOptions {
 export class BarrierRun {
   readonly #machine: BarrierMachine;
   readonly #options: BarrierOptions;
-  readonly #calls = new AbortController();
+  /** One a host: listeners of one for all would be found by walking through them all. */
+  readonly #calls: ReadonlyMap<string, AbortController>;
   readonly #ended = deferred<void>();
   readonly #cleanups: (() => void)[] = [];
   #cancelDeadline: () => void = () => undefined;
@@ -39,6 +40,7 @@ export class BarrierRun {
   constructor(options: BarrierOptions) {
     this.#options = options;
     this.#machine = new BarrierMachine(options.procedure, options.hosts);
+    this.#calls = new Map(options.hosts.map((host) => [host, new AbortController()]));
   }
 
   /**
@@ -100,7 +102,7 @@ export class BarrierRun {
         void this.#call(action.host, action.call);
         return;
       case 'abort':
-        this.#calls.abort(new StaghornError('cancelled', action.reason));
+        this.#calls.get(action.host)!.abort(new StaghornError('cancelled', action.reason));
         port
           .abort(action.host, action.reason)
           .then(() => this.#feed({ type: 'abort-answered', host: action.host }))
@@ -126,7 +128,7 @@ export class BarrierRun {
   async #call(host: string, call: BarrierCall): Promise<void> {
     let outcome: CallOutcome;
     try {
-      outcome = await this.#options.port.call(host, call, this.#calls.signal);
+      outcome = await this.#options.port.call(host, call, this.#calls.get(host)!.signal);
     } catch (error) {
       this.#feed({ type: 'failed', host, error: asStaghornError(error) });
       return;
