@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
+import type { LogOffsets } from '../../src/demo/guests.ts';
 import { isFlawless, type Lab } from '../../src/lab/index.ts';
 import { snapshot } from '../../src/protocol/resources.ts';
 import { Bench, destroyVms, startLab, takeDown } from './harness.ts';
@@ -7,6 +8,7 @@ import { Bench, destroyVms, startLab, takeDown } from './harness.ts';
 describe('hosts whose clocks are months apart', { timeout: 240_000 }, () => {
   let lab: Lab;
   let bench: Bench;
+  let from: LogOffsets;
 
   beforeAll(async () => {
     lab = await startLab('clocks', undefined, [
@@ -14,7 +16,8 @@ describe('hosts whose clocks are months apart', { timeout: 240_000 }, () => {
       { name: 'h2', clock: { monotonicOffsetSeconds: 20_000_000 } },
     ]);
     bench = await Bench.start(lab);
-    await bench.guests.waitForReports(await bench.guests.offsets(), 3);
+    from = await bench.guests.offsets();
+    await bench.guests.waitForReports(from, 3);
   });
   afterAll(async () => {
     await bench?.server.stop();
@@ -22,7 +25,7 @@ describe('hosts whose clocks are months apart', { timeout: 240_000 }, () => {
   });
 
   it('are cut at one instant, and a snapshot of them comes back', async () => {
-    const from = await bench.guests.offsets();
+    const before = await bench.guests.offsets();
     const id = await bench.snapshot();
     const taken = await bench.server.client.json('GET', `/v1/snapshots/${id}`, snapshot);
     // An error in the offsets would show as a skew of days.
@@ -34,7 +37,6 @@ describe('hosts whose clocks are months apart', { timeout: 240_000 }, () => {
     for (const { pauseNs, stopOffsetNs, resumeOffsetNs } of taken.vms)
       expect(resumeOffsetNs! - stopOffsetNs).toBe(pauseNs);
     await bench.guests.waitForReports(await bench.guests.offsets(), 1);
-    const before = await bench.guests.offsets();
     await destroyVms(lab);
     const atRestore = await bench.guests.offsets();
     const restored = await bench.operate('POST', `/v1/snapshots/${id}/restore`);
