@@ -4,7 +4,7 @@ import type { ClockOffset } from '../clock-offset.ts';
 /** The planning of instants: pure, on the controller's clock unless it says otherwise. */
 
 /** A cut further ahead costs nothing but the wait: the VMs run meanwhile. Doubled by each attempt. */
-export const cutMarginNs = 10_000_000;
+export const cutMarginNs = 30_000_000;
 /** A resumption further ahead lengthens the pause: as near as the message needs. */
 export const resumeMarginNs = 1_500_000;
 
