@@ -3,7 +3,7 @@ const layers = [
   ['bench'],
   ['demo'],
   ['cli'],
-  ['api', 'lab'],
+  ['api', 'lab', 'simulation'],
   ['controller'],
   ['agent'],
   ['transport'],

@@ -8,6 +8,7 @@ import { gateBench } from './gate/gate-bench.ts';
 import { quiesceBench } from './quiesce/quiesce-bench.ts';
 import { saveBench } from './save/save-bench.ts';
 import { restoreBench } from './restore/restore-bench.ts';
+import { scaleBench } from './scale/scale-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 import { timerBench } from './timer/timer-bench.ts';
 
@@ -16,6 +17,7 @@ const benches: Readonly<Record<string, Bench>> = {
   quiesce: quiesceBench,
   restore: restoreBench,
   save: saveBench,
+  scale: scaleBench,
   snapshot: snapshotBench,
   timer: timerBench,
 };

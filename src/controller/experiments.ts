@@ -2,6 +2,7 @@ import { StaghornError } from '../errors/index.ts';
 import type { Experiment, ExperimentInput, ExternalFrames, HostSpec } from '../protocol/resources.ts';
 import type { AgentPool } from './agent-pool.ts';
 import { defaultFrameBufferBytes, type BarrierHost } from './agent-barrier.ts';
+import { exchangesOf } from './clock-offset.ts';
 import type { Catalog, StoredExperiment } from './catalog.ts';
 
 export type Activity = Exclude<Experiment['state'], 'running'>;
@@ -91,7 +92,7 @@ export class Experiments {
           vms: spec.vms ?? null,
           externalPorts: spec.external ?? [],
           frameBufferBytes,
-          clock: await link.measureClock(),
+          clock: await link.measureClock(exchangesOf(specs.length)),
         };
       }),
     );

@@ -1,4 +1,5 @@
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
+import type { Time } from '../protocol/time.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { defaultLeaseMs, type AgentBarrier } from './agent-barrier.ts';
 import { pauseProcedure, type Phase, type Procedure } from './barrier/procedures.ts';
@@ -121,12 +122,14 @@ export class Pauses {
 
 /** A barrier that tells when its time stands still and nothing is in flight any more. */
 class HeldPort implements BarrierPort {
+  readonly time: Time;
   readonly held: Promise<void>;
   readonly #port: BarrierPort;
   #onHeld!: () => void;
 
   constructor(port: BarrierPort) {
     this.#port = port;
+    this.time = port.time;
     this.held = new Promise((resolve) => (this.#onHeld = resolve));
   }
 
@@ -135,7 +138,7 @@ class HeldPort implements BarrierPort {
     if (phase.name === 'hold') this.#onHeld();
   }
 
-  call(...call: Parameters<BarrierPort['call']>): Promise<void> {
+  call(...call: Parameters<BarrierPort['call']>): ReturnType<BarrierPort['call']> {
     return this.#port.call(...call);
   }
 

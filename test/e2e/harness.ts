@@ -8,13 +8,23 @@ import { outside, vmFiles } from '../../src/lab/paths.ts';
 import { experiment, operation, type Operation } from '../../src/protocol/resources.ts';
 import { QmpClient } from '../../src/qmp/index.ts';
 
+interface LabHost {
+  readonly name: string;
+  readonly clock?: { readonly monotonicOffsetSeconds: number };
+}
+
+const twoHosts: readonly LabHost[] = [{ name: 'h1' }, { name: 'h2' }];
 const aVmEach = [
   { name: 'a', host: 'h1' },
   { name: 'b', host: 'h2' },
 ];
 
 /** A lab of two hosts, by default with a VM on each, on subnets of this process's own. */
-export async function startLab(label: string, vms = aVmEach): Promise<Lab> {
+export async function startLab(
+  label: string,
+  vms = aVmEach,
+  hosts: readonly LabHost[] = twoHosts,
+): Promise<Lab> {
   // Below those of test/lab; two checkouts may be tested at once.
   const subnet = 2 + (process.pid % 124);
   const name = `${label}-${process.pid}`;
@@ -22,7 +32,7 @@ export async function startLab(label: string, vms = aVmEach): Promise<Lab> {
     parseLabFile(`name: ${name}
 management: 198.18.${subnet}.0/24
 underlay: 198.19.${subnet}.0/24
-hosts: [{ name: h1 }, { name: h2 }]
+hosts: ${JSON.stringify(hosts)}
 vms: ${JSON.stringify(vms.map((vm) => ({ ...vm, memoryMiB: 96 })))}
 `),
   );

@@ -6,6 +6,7 @@ import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 
 import { AgentPool } from '../../src/controller/agent-pool.ts';
+import { sshConnector } from '../../src/controller/agent-link.ts';
 import { agentBundle } from '../../src/controller/index.ts';
 import { copyPart } from '../../src/controller/transfer.ts';
 import type { Lab } from '../../src/lab/index.ts';
@@ -136,7 +137,7 @@ describe('an archive', () => {
 describe('a part of a snapshot', () => {
   it('is copied to another host, once, and goes with the snapshot', async () => {
     const id = (await list()).find(({ name }) => name === 'checked')!.id;
-    const pool = new AgentPool(agentBundle(), silent);
+    const pool = new AgentPool(sshConnector(agentBundle()), silent);
     try {
       const definition = JSON.parse(await readFile(lab!.experimentFile, 'utf8')) as { hosts: never[] };
       const [from, to] = await pool.connectAll(definition.hosts);

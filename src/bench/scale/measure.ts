@@ -1,0 +1,98 @@
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+import { AgentPool } from '../../controller/agent-pool.ts';
+import { Catalog } from '../../controller/catalog.ts';
+import { Controller } from '../../controller/controller.ts';
+import { StaghornError } from '../../errors/index.ts';
+import type { Logger } from '../../protocol/logger.ts';
+import { AgentProcess } from './agent-process.ts';
+
+/** What one snapshot of so many hosts costs the controller. */
+export interface ScaleMeasurement {
+  readonly toCutMs: number;
+  readonly toSealedMs: number;
+  readonly cpuMs: number;
+  readonly peakRssMiB: number;
+  /** Until all connections were up, which are kept then. */
+  readonly connectMs: number;
+}
+
+export interface ScaleOptions {
+  readonly hosts: number;
+  readonly vmsPerHost: number;
+  readonly rounds: number;
+  readonly signal: AbortSignal;
+}
+
+const silentLog: Logger = { debug() {}, info() {}, warn() {}, error() {} };
+const experiment = 'scale';
+const snapshotInput = { method: 'auto', labels: {}, incremental: true, compression: 'none' } as const;
+
+/** Takes snapshots of simulated hosts with a controller in this process, and a catalog on disk. */
+export async function measureScale(options: ScaleOptions): Promise<ScaleMeasurement[]> {
+  const { hosts, vmsPerHost, rounds } = options;
+  const directory = await mkdtemp(join(tmpdir(), 'staghorn-bench-scale-'));
+  const agents = await AgentProcess.start(join(directory, 'agents'), hosts, vmsPerHost);
+  const catalog = Catalog.open(join(directory, 'catalog.sqlite'));
+  const pool = new AgentPool(({ name }) => agents.connect(name), silentLog);
+  const controller = new Controller(catalog, pool, silentLog);
+  const rss = new PeakRss();
+  try {
+    const names = Array.from({ length: hosts }, (_, index) => ({ name: `h${index}` }));
+    await controller.addExperiment({ name: experiment, hosts: names });
+    const startedMs = performance.now();
+    await pool.connectAll(names);
+    const connectMs = performance.now() - startedMs;
+    const measured: ScaleMeasurement[] = [];
+    for (let round = 0; round < rounds; round++) {
+      measured.push({ ...(await takeOne(controller, options.signal)), connectMs, peakRssMiB: rss.peakMiB });
+    }
+    return measured;
+  } finally {
+    rss.stop();
+    await controller.close();
+    await pool.close();
+    catalog.close();
+    await agents.stop();
+    await rm(directory, { recursive: true });
+  }
+}
+
+async function takeOne(controller: Controller, signal: AbortSignal) {
+  const cpuBefore = process.cpuUsage();
+  const startedMs = performance.now();
+  const { id } = controller.createSnapshot(experiment, snapshotInput);
+  let toCutMs = NaN;
+  for await (const { progress, operation } of controller.operationEvents(id, { signal })) {
+    // The first phase that begins when all have been cut.
+    if (progress?.step === 'freeze') toCutMs = performance.now() - startedMs;
+    if (operation !== undefined && operation.state !== 'succeeded')
+      throw new StaghornError(
+        operation.error?.code ?? 'internal',
+        operation.error?.detail ?? operation.state,
+      );
+  }
+  const { user, system } = process.cpuUsage(cpuBefore);
+  return { toCutMs, toSealedMs: performance.now() - startedMs, cpuMs: (user + system) / 1000 };
+}
+
+/** The most memory that was seen resident; the process's own high-water mark would count what was before. */
+class PeakRss {
+  #peakBytes = process.memoryUsage.rss();
+  readonly #timer = setInterval(() => this.#look(), 100);
+
+  get peakMiB(): number {
+    this.#look();
+    return this.#peakBytes / 2 ** 20;
+  }
+
+  stop(): void {
+    clearInterval(this.#timer);
+  }
+
+  #look(): void {
+    this.#peakBytes = Math.max(this.#peakBytes, process.memoryUsage.rss());
+  }
+}
