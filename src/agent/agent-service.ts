@@ -79,6 +79,11 @@ export class AgentService {
     },
     probe: ({ barrier, ...params }) => this.#stopSession(barrier).probe(params),
     listen: ({ barrier, ...params }) => this.#stopSession(barrier).listen(params),
+    schedule: ({ barrier, atNs }) => this.#stopSession(barrier).schedule(atNs),
+    recall: ({ barrier }) => {
+      this.#stopSession(barrier).recall();
+      return {};
+    },
     cut: ({ barrier, atNs }) => this.#stopSession(barrier).cut(atNs),
     drain: ({ barrier, ...options }) => this.#stopSession(barrier).drain(options),
     save: ({ barrier }) => this.#stopSession(barrier).save(),

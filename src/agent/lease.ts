@@ -1,3 +1,5 @@
+import { systemTime, type Time } from '../protocol/time.ts';
+
 /**
  * A lease: unless it is renewed in time, it ends once and calls back. The controller renews; if it is gone, what
  * it had stopped goes on by itself.
@@ -5,20 +7,22 @@
 export class Lease {
   readonly #ms: number;
   readonly #onExpired: () => void;
-  #timer: NodeJS.Timeout;
+  readonly #time: Time;
+  #cancel: () => void;
 
-  constructor(ms: number, onExpired: () => void) {
+  constructor(ms: number, onExpired: () => void, time: Time = systemTime) {
     this.#ms = ms;
     this.#onExpired = onExpired;
-    this.#timer = setTimeout(onExpired, ms);
+    this.#time = time;
+    this.#cancel = time.after(ms, onExpired);
   }
 
   renew(): void {
-    clearTimeout(this.#timer);
-    this.#timer = setTimeout(this.#onExpired, this.#ms);
+    this.#cancel();
+    this.#cancel = this.#time.after(this.#ms, this.#onExpired);
   }
 
   end(): void {
-    clearTimeout(this.#timer);
+    this.#cancel();
   }
 }

@@ -4,12 +4,13 @@ import { StaghornError } from '../errors/index.ts';
  * The states of a barrier on one host, and which call is allowed in which. `abort` is allowed in all.
  *
  * A restore: checked → stopping → loaded → stopped → resuming → resumed; ended.
- * armed → stopping → stopped → resuming → resumed → storing → stored → committed; ended after abort or release.
+ * armed → scheduled → stopping → stopped → resuming → resumed → storing → stored → committed; ended after abort or release.
  */
 export type SessionState =
   | 'checked'
   | 'loaded'
   | 'armed'
+  | 'scheduled'
   | 'stopping'
   | 'stopped'
   | 'resuming'
@@ -24,6 +25,8 @@ export type SessionCall =
   | 'flush'
   | 'probe'
   | 'listen'
+  | 'schedule'
+  | 'recall'
   | 'cut'
   | 'drain'
   | 'save'
@@ -37,7 +40,11 @@ const allowedIn: Readonly<Record<SessionCall, readonly SessionState[]>> = {
   flush: ['loaded'],
   probe: ['armed'],
   listen: ['armed'],
-  cut: ['armed'],
+  schedule: ['armed'],
+  // A cut that has begun cannot be given up.
+  recall: ['armed', 'scheduled'],
+  // It waits for a cut that was scheduled; asked for again, it gives the same answer.
+  cut: ['armed', 'scheduled', 'stopping', 'stopped'],
   drain: ['stopped'],
   save: ['stopped'],
   resume: ['stopped'],

@@ -1,9 +1,13 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
+import { monotonicNs } from '../native/clock.ts';
+import { deferred } from '../protocol/deferred.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult, CutReport } from '../protocol/rpc.ts';
+import { systemTime } from '../protocol/time.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import type { IntentJournal } from './intent.ts';
 import { BufferWatch } from './buffer-watch.ts';
+import { CutSchedule } from './cut-schedule.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
 import { armedPorts, markerPorts } from './armed-ports.ts';
@@ -49,8 +53,10 @@ export class StopSession {
   readonly #work = new AbortController();
   readonly #stops = new Map<string, bigint>();
   readonly #markers: MarkerExchange;
+  readonly #schedule = new CutSchedule({ ...systemTime, nowNs: monotonicNs });
   #state: SessionState = 'armed';
   #cutting: Promise<CutReport> | undefined;
+  readonly #cut = deferred<CutReport>();
   #noting: Promise<void> = Promise.resolve();
   #ended: Promise<string> | undefined;
   #sealed = false;
@@ -102,8 +108,31 @@ export class StopSession {
     return { missing: await this.#markers.listen(params, this.#work.signal) };
   }
 
+  /** Agrees to be cut at the instant, unless it is too near to make everything ready. */
+  schedule(atNs: bigint): AgentResult<'schedule'> {
+    requireState('schedule', this.#state);
+    const accepted = this.#schedule.set(atNs, () => {
+      this.#makeCut(atNs).then(this.#cut.resolve, this.#cut.reject);
+    });
+    if (accepted) this.#state = 'scheduled';
+    return { accepted };
+  }
+
+  /** @throws StateError if the cut has begun */
+  recall(): void {
+    requireState('recall', this.#state);
+    this.#schedule.recall();
+    this.#state = 'armed';
+  }
+
   async cut(atNs: bigint): Promise<CutReport> {
     requireState('cut', this.#state);
+    if (this.#state === 'armed' && !this.schedule(atNs).accepted)
+      throw new StaghornError('cut-too-late', 'this host was told of the cut too late');
+    return this.#cut.promise;
+  }
+
+  async #makeCut(atNs: bigint): Promise<CutReport> {
     this.#state = 'stopping';
     const { group, writer } = this.#parts;
     this.#buffers.start((full) => {
@@ -220,6 +249,8 @@ export class StopSession {
     const state = this.#state;
     this.#state = 'ending';
     this.#lease.end();
+    this.#schedule.recall();
+    this.#cut.reject(new StaghornError('cancelled', `barrier ${this.barrier} has ended`));
     this.#markers.stop();
     this.#endWatches();
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));

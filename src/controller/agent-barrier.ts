@@ -3,9 +3,10 @@ import { randomUUID } from 'node:crypto';
 import type { StaghornError } from '../errors/index.ts';
 import type { Progress } from '../protocol/resources.ts';
 import type { AgentMethod, AgentParams, AgentResult } from '../protocol/rpc.ts';
+import { systemTime, type Time } from '../protocol/time.ts';
 import type { AgentLink } from './agent-link.ts';
 import type { BarrierCall, Phase, Procedure } from './barrier/procedures.ts';
-import { BarrierRun, type BarrierPort } from './barrier/run.ts';
+import { BarrierRun, type BarrierPort, type CallOutcome } from './barrier/run.ts';
 import { planPause, toControllerClock, toHostClock } from './barrier/planning.ts';
 import type { ClockOffset } from './clock-offset.ts';
 
@@ -17,6 +18,8 @@ export const defaultFrameBufferBytes = 64 * 1024 * 1024;
 const callTimeoutMs = 2 * 60 * 60_000;
 const abortTimeoutMs = 60_000;
 const renewTimeoutMs = 5_000;
+/** Progress of all hosts together is told this often; an operation remembers only so many events. */
+const reportPeriodNs = 100_000_000n;
 
 /** A host taking part in a barrier, with what is known of its clock. */
 export interface BarrierHost {
@@ -33,7 +36,7 @@ export interface BarrierHost {
 /** When each VM of a host stopped, or is to resume, on the controller's clock. */
 export type VmInstants = ReadonlyMap<string, bigint>;
 
-type Step = (host: BarrierHost, signal: AbortSignal) => Promise<void>;
+type Step = (host: BarrierHost, signal: AbortSignal) => Promise<CallOutcome>;
 
 /** What snapshot, pause and restore share in speaking to the agents: calls by name, leases, trouble, resumption. */
 export abstract class AgentBarrier implements BarrierPort {
@@ -41,7 +44,10 @@ export abstract class AgentBarrier implements BarrierPort {
   readonly hosts: ReadonlyMap<string, BarrierHost>;
   readonly #report: (progress: Progress) => void;
   readonly #stopListening: (() => void)[] = [];
-  readonly #doneBytes = new Map<string, { done: number; total: number }>();
+  readonly #bytesOf = new Map<string, { done: number; total: number }>();
+  #doneBytes = 0;
+  #totalBytes = 0;
+  #nextReportNs = 0n;
   readonly #listeners = new Map<string, (trouble: { lost: boolean; error: StaghornError }) => void>();
   /** For how long every VM is stopped; set when the resumption is planned. */
   protected pauseNs = 0n;
@@ -68,10 +74,16 @@ export abstract class AgentBarrier implements BarrierPort {
     if (phase.name === 'resume') this.#planResume();
   }
 
-  async call(hostName: string, call: BarrierCall, signal: AbortSignal): Promise<void> {
+  async call(hostName: string, call: BarrierCall, signal: AbortSignal): Promise<CallOutcome> {
     const step = this.steps[call];
     if (step === undefined) throw new TypeError(`this barrier has no step ${call}`);
-    await step(this.hosts.get(hostName)!, signal);
+    return step(this.hosts.get(hostName)!, signal);
+  }
+
+  /** Of the connections to the hosts. */
+  get time(): Time {
+    for (const { link } of this.hosts.values()) return link.time;
+    return systemTime;
   }
 
   async abort(hostName: string, reason: string): Promise<void> {
@@ -136,19 +148,23 @@ export abstract class AgentBarrier implements BarrierPort {
     const hosts = [...this.hosts.values()];
     const stops = hosts.flatMap((host) => [...this.stopsOf(host).values()]);
     this.pauseNs = planPause(
-      process.hrtime.bigint(),
+      this.time.nowNs(),
       stops,
       hosts.map(({ clock }) => clock),
     );
   }
 
   #progressed(host: string, step: string, done: number, total: number): void {
-    this.#doneBytes.set(host, { done, total });
-    const sum = [...this.#doneBytes.values()].reduce((a, b) => ({
-      done: a.done + b.done,
-      total: a.total + b.total,
-    }));
-    this.#report({ step, message: phaseMessages[step] ?? step, doneBytes: sum.done, totalBytes: sum.total });
+    const before = this.#bytesOf.get(host) ?? { done: 0, total: 0 };
+    this.#bytesOf.set(host, { done, total });
+    // Kept as sums: hosts report ten times a second each.
+    this.#doneBytes += done - before.done;
+    this.#totalBytes += total - before.total;
+    const nowNs = this.time.nowNs();
+    if (nowNs < this.#nextReportNs && this.#doneBytes < this.#totalBytes) return;
+    this.#nextReportNs = nowNs + reportPeriodNs;
+    const message = phaseMessages[step] ?? step;
+    this.#report({ step, message, doneBytes: this.#doneBytes, totalBytes: this.#totalBytes });
   }
 }
 
@@ -156,6 +172,7 @@ const phaseMessages: Readonly<Record<string, string>> = {
   arm: 'making every host ready',
   probe: 'sending markers',
   listen: 'listening for markers',
+  schedule: 'agreeing on the instant',
   cut: 'stopping time',
   freeze: 'waiting for frames in flight and keeping the state of every VM',
   drain: 'waiting for frames in flight',

@@ -10,12 +10,35 @@ import {
   type AgentResult,
 } from '../protocol/rpc.ts';
 import { version } from '../protocol/version.ts';
-import { connectAgent, type BundleFile, type ConnectedAgent } from '../transport/index.ts';
-import { clockOffset, type ClockExchange, type ClockOffset } from './clock-offset.ts';
+import { every, type Time } from '../protocol/time.ts';
+import { connectAgent, type BundleFile, type RpcClient } from '../transport/index.ts';
+import { HostClock, type ClockOffset } from './clock-offset.ts';
 
 const helloTimeoutMs = 90_000;
 const clockTimeoutMs = 5_000;
 const clockExchanges = 5;
+/** Between barriers, so that a slow exchange before one does not count. */
+const clockRefreshMs = 10_000;
+
+/** A connection to an agent, whatever carries it. */
+export interface AgentConnection {
+  readonly client: RpcClient<AgentContract>;
+  close(): Promise<void>;
+}
+
+/** Brings up the agent of a host. */
+export type AgentConnector = (spec: HostSpec) => Promise<AgentConnection>;
+
+/** Over SSH, by which the agent is brought to the host, too. */
+export function sshConnector(files: readonly BundleFile[]): AgentConnector {
+  return ({ name, ssh = name, sshConfig: configFile, user, port }) =>
+    connectAgent(agentContract, { host: ssh, configFile, user, port }, { files });
+}
+
+export interface LinkTools {
+  readonly log: Logger;
+  readonly time: Time;
+}
 
 export interface BarrierNotices {
   progress(step: string, doneBytes: number, totalBytes: number): void;
@@ -26,12 +49,18 @@ export interface BarrierNotices {
 /** The connection to the agent of one host. Once `isOpen` is false it stays so: a new link takes its place. */
 export class AgentLink {
   readonly host: string;
-  readonly #agent: ConnectedAgent<AgentContract>;
+  readonly time: Time;
+  readonly #agent: AgentConnection;
+  readonly #clock = new HostClock();
+  readonly #endRefresh: () => void;
   readonly #notices = new Map<string, BarrierNotices>();
 
-  private constructor(host: string, agent: ConnectedAgent<AgentContract>, log: Logger) {
+  private constructor(host: string, agent: AgentConnection, { log, time }: LinkTools) {
     this.host = host;
+    this.time = time;
     this.#agent = agent;
+    // A failure needs no answer: the end of the connection is reported on its own.
+    this.#endRefresh = every(time, clockRefreshMs, () => void this.#exchange().catch(() => undefined));
     agent.client.onNotification('log', ({ level, message, fields }) =>
       log[level]({ ...fields, host }, message),
     );
@@ -44,18 +73,17 @@ export class AgentLink {
       this.#notices.get(barrier)?.trouble({ lost: false, error });
     });
     void agent.client.closed.then((error) => {
+      this.#endRefresh();
       for (const notices of this.#notices.values()) notices.trouble({ lost: true, error });
     });
   }
 
-  /** Logs in, starts the agent and shakes hands. @throws StaghornError as `connectAgent` does, 'version-mismatch' */
-  static async open(spec: HostSpec, bundle: readonly BundleFile[], log: Logger): Promise<AgentLink> {
-    const { name: host, ssh = host, sshConfig: configFile, user, port } = spec;
-    const target = { host: ssh, configFile, user, port };
+  /** Connects and shakes hands. @throws StaghornError as the connector does, 'version-mismatch' */
+  static async open(spec: HostSpec, connect: AgentConnector, tools: LinkTools): Promise<AgentLink> {
+    const host = spec.name;
     try {
-      const agent = await connectAgent(agentContract, target, { files: bundle });
-      const link = new AgentLink(host, agent, log);
-      await link.#greet(log).catch(async (error: unknown) => {
+      const link = new AgentLink(host, await connect(spec), tools);
+      await link.#greet(tools.log).catch(async (error: unknown) => {
         await link.close();
         throw error;
       });
@@ -90,13 +118,14 @@ export class AgentLink {
   }
 
   async measureClock(): Promise<ClockOffset> {
-    const exchanges: ClockExchange[] = [];
-    for (let i = 0; i < clockExchanges; i++) {
-      const sentAtNs = process.hrtime.bigint();
-      const { monotonicNs } = await this.call('clock', {}, clockTimeoutMs);
-      exchanges.push({ sentAtNs, hostNs: monotonicNs, receivedAtNs: process.hrtime.bigint() });
-    }
-    return clockOffset(exchanges);
+    for (let i = 0; i < clockExchanges; i++) await this.#exchange();
+    return this.#clock.at(this.time.nowNs());
+  }
+
+  async #exchange(): Promise<void> {
+    const sentAtNs = this.time.nowNs();
+    const { monotonicNs } = await this.call('clock', {}, clockTimeoutMs);
+    this.#clock.add({ sentAtNs, hostNs: monotonicNs, receivedAtNs: this.time.nowNs() });
   }
 
   /** Listens to what concerns one barrier; returns how to stop. */
@@ -106,6 +135,7 @@ export class AgentLink {
   }
 
   async close(): Promise<void> {
+    this.#endRefresh();
     await this.#agent.close();
   }
 }

@@ -1,17 +1,25 @@
 import type { Logger } from '../protocol/logger.ts';
 import type { HostSpec } from '../protocol/resources.ts';
-import type { BundleFile } from '../transport/index.ts';
-import { AgentLink } from './agent-link.ts';
+import { systemTime, type Time } from '../protocol/time.ts';
+import { AgentLink, type AgentConnector, type LinkTools } from './agent-link.ts';
+
+/** Each is a login and perhaps a deployment: more at once would only wait for each other. */
+const connectingMax = 64;
 
 /** Keeps the connections to agents: one a host and login, opened when first needed, opened anew when it broke. */
 export class AgentPool {
-  readonly #bundle: readonly BundleFile[];
-  readonly #log: Logger;
+  readonly #connector: AgentConnector;
+  readonly #tools: LinkTools;
   readonly #links = new Map<string, Promise<AgentLink>>();
+  readonly #turns = new Turns(connectingMax);
 
-  constructor(bundle: readonly BundleFile[], log: Logger) {
-    this.#bundle = bundle;
-    this.#log = log;
+  constructor(connector: AgentConnector, log: Logger, time: Time = systemTime) {
+    this.#connector = connector;
+    this.#tools = { log, time };
+  }
+
+  get time(): Time {
+    return this.#tools.time;
   }
 
   async connect(spec: HostSpec): Promise<AgentLink> {
@@ -25,7 +33,7 @@ export class AgentPool {
     // Another caller may have begun to connect while the old link was looked at.
     const begun = this.#links.get(key);
     if (begun !== undefined && begun !== known) return begun;
-    const opening = AgentLink.open(spec, this.#bundle, this.#log);
+    const opening = this.#turns.take(() => AgentLink.open(spec, this.#connector, this.#tools));
     this.#links.set(key, opening);
     opening.catch(() => this.#links.delete(key));
     return opening;
@@ -41,5 +49,27 @@ export class AgentPool {
   async close(): Promise<void> {
     await Promise.allSettled([...this.#links.values()].map(async (link) => (await link).close()));
     this.#links.clear();
+  }
+}
+
+/** Lets so many works run at once; the others wait in order. */
+class Turns {
+  #free: number;
+  readonly #waiting: (() => void)[] = [];
+
+  constructor(count: number) {
+    this.#free = count;
+  }
+
+  async take<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#free === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    else this.#free -= 1;
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      if (next === undefined) this.#free += 1;
+      else next();
+    }
   }
 }

@@ -1,11 +1,58 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
-import { clockOffset } from './clock-offset.ts';
+import { clockOffset, errorNsAt, HostClock, mutualErrorNs } from './clock-offset.ts';
 
-it('takes the exchange with the shortest round trip and bounds the error by half of it', () => {
-  const exchanges = [
-    { sentAtNs: 1000n, hostNs: 6000n, receivedAtNs: 3000n },
-    { sentAtNs: 10_000n, hostNs: 15_050n, receivedAtNs: 10_200n },
-  ];
-  expect(clockOffset(exchanges)).toEqual({ offsetNs: 4950n, errorNs: 100, roundTripNs: 200 });
+const exchange = (sentAtNs: bigint, hostNs: bigint, receivedAtNs: bigint) => ({
+  sentAtNs,
+  hostNs,
+  receivedAtNs,
+});
+
+describe('the offset of a clock', () => {
+  it('comes from the exchange with the shortest round trip, and its error is bounded by half of it', () => {
+    const exchanges = [exchange(1000n, 6000n, 3000n), exchange(10_000n, 15_050n, 10_200n)];
+    expect(clockOffset(exchanges, 10_200n)).toEqual({
+      offsetNs: 4950n,
+      errorNs: 100,
+      atNs: 10_200n,
+      roundTripNs: 200,
+      slowestRoundTripNs: 2000,
+    });
+  });
+
+  it('is less certain the longer ago it was measured, until a newer exchange is the better one', () => {
+    const clock = new HostClock();
+    clock.add(exchange(0n, 1000n, 200n));
+    // 200 ppm of 10 s are 2 ms.
+    expect(clock.at(10_000_000_200n)).toMatchObject({ offsetNs: 900n, errorNs: 2_000_100 });
+    clock.add(exchange(10_000_000_000n, 10_000_500_000n, 10_001_000_000n));
+    expect(clock.at(10_001_000_000n)).toMatchObject({ offsetNs: 0n, errorNs: 500_000 });
+  });
+
+  it('forgets old exchanges', () => {
+    const clock = new HostClock();
+    clock.add(exchange(0n, 1000n, 2n));
+    for (let at = 0n; at < 8n; at++) clock.add(exchange(at, 0n, at + 100n));
+    expect(clock.at(107n).roundTripNs).toBe(100);
+  });
+});
+
+describe('two hosts against each other', () => {
+  const clock = (errorNs: number) => ({
+    offsetNs: 0n,
+    errorNs,
+    atNs: 0n,
+    roundTripNs: 0,
+    slowestRoundTripNs: 0,
+  });
+
+  it('are known as well as the two worst clocks together, at the instant that is asked for', () => {
+    expect(mutualErrorNs([clock(10), clock(30), clock(20)], 0n)).toBe(50);
+    expect(mutualErrorNs([clock(10), clock(30)], 1_000_000_000n)).toBe(400_040);
+    expect(errorNsAt(clock(10), -1_000_000_000n)).toBe(200_010);
+  });
+
+  it('need no offset if there is only one', () => {
+    expect(mutualErrorNs([clock(10)], 0n)).toBe(0);
+  });
 });

@@ -2,10 +2,12 @@
 export interface ClockOffset {
   /** Host minus controller, nanoseconds. */
   readonly offsetNs: bigint;
-  /** The true offset lies within this of `offsetNs`. */
+  /** The true offset lies within this of `offsetNs` at `atNs`, an instant of the controller's clock. */
   readonly errorNs: number;
-  /** The shortest round trip seen. */
+  readonly atNs: bigint;
+  /** The shortest and the longest round trip of those that are remembered. */
   readonly roundTripNs: number;
+  readonly slowestRoundTripNs: number;
 }
 
 export interface ClockExchange {
@@ -15,15 +17,64 @@ export interface ClockExchange {
 }
 
 /**
- * The offset from the exchange with the shortest round trip: the host read its clock somewhere between sending and
- * receiving, so half the round trip bounds the error (RFC 5905, clock filter; Cristian 1989).
+ * How fast two clocks may part at most: a quartz is allowed 100 ppm, and a host has one, the controller another
+ * (ntp_adjtime(2) slews faster only while a clock is being set right).
  */
-export function clockOffset(exchanges: readonly ClockExchange[]): ClockOffset {
-  const trip = ({ sentAtNs, receivedAtNs }: ClockExchange) => receivedAtNs - sentAtNs;
-  const best = exchanges.reduce((a, b) => (trip(b) < trip(a) ? b : a));
+export const driftPpm = 200;
+/** How many exchanges are remembered: with one each `clockRefreshMs`, the last minute. */
+const remembered = 8;
+
+const tripNs = ({ sentAtNs, receivedAtNs }: ClockExchange) => receivedAtNs - sentAtNs;
+
+/** Of one exchange, as known now: the host read its clock somewhere between sending and receiving, and has drifted since. */
+function boundNs(exchange: ClockExchange, nowNs: bigint): number {
+  const ageNs = Number(nowNs - exchange.receivedAtNs);
+  return Math.ceil(Number(tripNs(exchange)) / 2 + (ageNs * driftPpm) / 1e6);
+}
+
+/**
+ * The offset from the exchange that bounds it best: half the round trip, and what the clocks may have drifted since
+ * (RFC 5905, clock filter; Cristian 1989).
+ */
+export function clockOffset(exchanges: readonly ClockExchange[], nowNs: bigint): ClockOffset {
+  const best = exchanges.reduce((a, b) => (boundNs(b, nowNs) < boundNs(a, nowNs) ? b : a));
+  const trips = exchanges.map((exchange) => Number(tripNs(exchange)));
   return {
     offsetNs: best.hostNs - (best.sentAtNs + best.receivedAtNs) / 2n,
-    errorNs: Number(trip(best) / 2n),
-    roundTripNs: Number(trip(best)),
+    errorNs: boundNs(best, nowNs),
+    atNs: nowNs,
+    roundTripNs: Math.min(...trips),
+    slowestRoundTripNs: Math.max(...trips),
   };
+}
+
+/** The newest exchanges with one host. */
+export class HostClock {
+  readonly #exchanges: ClockExchange[] = [];
+
+  add(exchange: ClockExchange): void {
+    this.#exchanges.push(exchange);
+    if (this.#exchanges.length > remembered) this.#exchanges.shift();
+  }
+
+  at(nowNs: bigint): ClockOffset {
+    return clockOffset(this.#exchanges, nowNs);
+  }
+}
+
+/** The bound at another instant: the clocks drift on. */
+export function errorNsAt({ errorNs, atNs }: ClockOffset, instantNs: bigint): number {
+  const apartNs = Math.abs(Number(instantNs - atNs));
+  return errorNs + Math.ceil((apartNs * driftPpm) / 1e6);
+}
+
+/**
+ * How well two hosts' clocks are known against each other: both errors may be there at once, in opposite directions.
+ * Nothing of one host alone depends on an offset.
+ */
+export function mutualErrorNs(clocks: readonly ClockOffset[], instantNs: bigint): number {
+  if (clocks.length < 2) return 0;
+  const errors = clocks.map((clock) => errorNsAt(clock, instantNs));
+  const [worst = 0, second = 0] = errors.sort((a, b) => b - a);
+  return worst + second;
 }

@@ -3,6 +3,7 @@ import { fileURLToPath } from 'node:url';
 
 import type { Logger } from '../protocol/logger.ts';
 import type { BundleFile } from '../transport/index.ts';
+import { sshConnector } from './agent-link.ts';
 import { AgentPool } from './agent-pool.ts';
 import { Catalog } from './catalog.ts';
 import { Controller } from './controller.ts';
@@ -30,7 +31,7 @@ export function createController({ stateDir, logger }: ControllerOptions): {
 } {
   const catalog = Catalog.open(join(stateDir, 'catalog.sqlite'));
   markInterrupted(catalog, logger);
-  const pool = new AgentPool(agentBundle(), logger);
+  const pool = new AgentPool(sshConnector(agentBundle()), logger);
   const controller = new Controller(catalog, pool, logger);
   return {
     service: controller,
@@ -43,7 +44,7 @@ export function createController({ stateDir, logger }: ControllerOptions): {
 }
 
 /** Snapshots that were under way when the controller ended: their agents gave them up. */
-function markInterrupted(catalog: Catalog, logger: Logger): void {
+export function markInterrupted(catalog: Catalog, logger: Logger): void {
   for (const { snapshot, manifests } of catalog.listSnapshots()) {
     if (snapshot.state !== 'storing') continue;
     catalog.putSnapshot({ snapshot: { ...snapshot, state: 'failed' }, manifests });

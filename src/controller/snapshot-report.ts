@@ -1,7 +1,8 @@
-import type { Labels, Snapshot, SnapshotVm } from '../protocol/resources.ts';
+import type { Labels, Snapshot, SnapshotHost, SnapshotVm } from '../protocol/resources.ts';
 import type { BarrierHost } from './agent-barrier.ts';
-import { unprovenWarnings } from './barrier/marker-plan.ts';
+import { unmarkedWarnings, unprovenWarnings } from './barrier/marker-plan.ts';
 import { spreadNs } from './barrier/planning.ts';
+import { errorNsAt, mutualErrorNs } from './clock-offset.ts';
 import type { StopBarrierResults } from './stop-barrier.ts';
 
 export interface SnapshotHead {
@@ -33,9 +34,13 @@ export function describeSnapshot(
     state: 'sealed',
     methods: [...new Set(vms.map(({ method }) => method))],
     skewNs: spreadNs(stopsNs),
-    clockErrorNs: Math.max(...hosts.map(({ clock }) => clock.errorNs)),
-    pauseNs: { min: Math.min(...pauses), max: Math.max(...pauses) },
-    drainMs: Math.max(...[...results.drain.values()].map(({ waitedMs }) => waitedMs)),
+    clockErrorNs: mutualErrorNs(
+      hosts.map(({ clock }) => clock),
+      firstStopNs ?? 0n,
+    ),
+    hosts: describeHosts(hosts, results, firstStopNs),
+    pauseNs: extremesOf(pauses),
+    drainMs: extremesOf([...results.drain.values()].map(({ waitedMs }) => waitedMs)).max,
     provenPaths: [...results.drain.values()].reduce((sum, { markers }) => sum + markers.expected, 0),
     framesInFlight: vms.reduce((sum, { framesInFlight }) => sum + framesInFlight, 0),
     bytes: [...results.commit.values()].reduce((sum, { bytes }) => sum + bytes, 0),
@@ -47,13 +52,34 @@ export function describeSnapshot(
   };
 }
 
-function warningsOf({ arm, listen, settle }: StopBarrierResults): string[] {
+function describeHosts(
+  hosts: readonly BarrierHost[],
+  { cut }: StopBarrierResults,
+  firstStopNs: bigint | null,
+): SnapshotHost[] {
+  return hosts.map(({ name, clock }) => {
+    const { wakeLatenessNs, realtime } = cut.get(name)!;
+    const clockErrorNs = firstStopNs === null ? clock.errorNs : errorNsAt(clock, firstStopNs);
+    return { host: name, clockErrorNs, wakeLatenessNs, realtime };
+  });
+}
+
+/** Without spreading, which takes no more arguments than the stack has room for. */
+function extremesOf(values: readonly number[]) {
+  return values.reduce(({ min, max }, value) => ({ min: Math.min(min, value), max: Math.max(max, value) }), {
+    min: values[0] ?? 0,
+    max: values[0] ?? 0,
+  });
+}
+
+function warningsOf({ arm, listen, settle, unmarkedPairs }: StopBarrierResults): string[] {
   const unproven = [...listen].map(
     ([host, { missing }]) => [host, { warnings: unprovenWarnings(missing) }] as const,
   );
-  return [...arm, ...unproven, ...settle].flatMap(([host, { warnings }]) =>
+  const ofHosts = [...arm, ...unproven, ...settle].flatMap(([host, { warnings }]) =>
     warnings.map((text) => `host ${host}: ${text}`),
   );
+  return [...ofHosts, ...unmarkedWarnings(unmarkedPairs)];
 }
 
 function describeVms(host: string, results: StopBarrierResults, firstStopNs: bigint | null): SnapshotVm[] {
@@ -64,12 +90,14 @@ function describeVms(host: string, results: StopBarrierResults, firstStopNs: big
   return results.save.get(host)!.vms.map(({ name, method, stateBytes }) => {
     // A VM that its owner had paused was neither stopped nor resumed.
     const stoppedAtNs = stops.get(name) ?? firstStopNs ?? 0n;
+    const resumedAtNs = resumes.get(name) ?? null;
     return {
       host,
       name,
       method,
-      pauseNs: Number((resumes.get(name) ?? stoppedAtNs) - stoppedAtNs),
+      pauseNs: Number((resumedAtNs ?? stoppedAtNs) - stoppedAtNs),
       stopOffsetNs: Number(stoppedAtNs - (firstStopNs ?? stoppedAtNs)),
+      resumeOffsetNs: resumedAtNs === null ? null : Number(resumedAtNs - (firstStopNs ?? stoppedAtNs)),
       ramBytes: ram.get(name) ?? 0,
       stateBytes,
       framesInFlight: frames.get(name) ?? 0,

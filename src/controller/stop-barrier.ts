@@ -1,8 +1,9 @@
-import type { AgentResult, RamStorage } from '../protocol/rpc.ts';
+import type { AgentResult, MarkerSource, MarkerTarget, RamStorage } from '../protocol/rpc.ts';
+import type { Time } from '../protocol/time.ts';
 import type { ExternalFrames, Progress, SnapshotInput } from '../protocol/resources.ts';
 import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
-import { planTargets, sourcesOf } from './barrier/marker-plan.ts';
-import { planCut, toControllerClock, toHostClock } from './barrier/planning.ts';
+import { planTargets, sourcesByHost, unmarkedPairs } from './barrier/marker-plan.ts';
+import { planCut, toControllerClock, toHostClock, type PlannedCut } from './barrier/planning.ts';
 import type { Phase } from './barrier/procedures.ts';
 
 /** How long frames in flight are waited for, and how long it must have been quiet. */
@@ -40,6 +41,8 @@ export interface StopBarrierResults {
   /** Instants on the controller's clock. */
   readonly stops: Map<string, VmInstants>;
   readonly resumes: Map<string, VmInstants>;
+  /** Pairs of hosts between which no markers were sent. */
+  unmarkedPairs: number;
 }
 
 /** A barrier over running VMs: a snapshot or a pause. */
@@ -56,9 +59,13 @@ export class StopBarrier extends AgentBarrier {
     commit: new Map(),
     stops: new Map(),
     resumes: new Map(),
+    unmarkedPairs: 0,
   };
   readonly #options: StopBarrierOptions;
-  #cutAtNs = 0n;
+  #cut: PlannedCut = { atNs: 0n, agreedByNs: 0n };
+  #attempt = 0;
+  #targets: ReadonlyMap<string, readonly MarkerTarget[]> = new Map();
+  #sources: ReadonlyMap<string, readonly MarkerSource[]> = new Map();
   #maySealed = false;
 
   constructor(options: StopBarrierOptions) {
@@ -74,12 +81,26 @@ export class StopBarrier extends AgentBarrier {
   override enter(phase: Phase): void {
     super.enter(phase);
     if (phase.name === 'commit') this.#maySealed = true;
-    if (phase.name === 'cut') {
-      this.#cutAtNs = planCut(
-        process.hrtime.bigint(),
-        this.#options.hosts.map(({ clock }) => clock),
-      );
-    }
+    if (phase.name === 'probe') this.#planMarkers();
+    if (phase.name === 'listen') this.#sources = sourcesByHost(this.results.probe);
+    if (phase.name === 'schedule') this.#planCut();
+  }
+
+  #planMarkers(): void {
+    const ports = new Map([...this.results.arm].map(([host, armed]) => [host, armed.ports]));
+    this.#targets = planTargets(ports);
+    this.results.unmarkedPairs = unmarkedPairs(ports);
+  }
+
+  /** Anew at each attempt, further ahead. */
+  #planCut(): void {
+    this.#attempt += 1;
+    const clocks = this.#options.hosts.map(({ clock }) => clock);
+    this.#cut = planCut(this.time.nowNs(), clocks, this.#attempt);
+  }
+
+  #cutOf(host: BarrierHost) {
+    return { barrier: this.id, atNs: toHostClock(this.#cut.atNs, host.clock) };
   }
 
   protected override stopsOf({ name }: BarrierHost): VmInstants {
@@ -105,17 +126,31 @@ export class StopBarrier extends AgentBarrier {
       this.results.arm.set(host.name, await this.ask(host, 'arm', params, signal));
     },
     probe: async (host: BarrierHost, signal: AbortSignal) => {
-      const ports = new Map([...this.results.arm].map(([name, armed]) => [name, armed.ports]));
-      const params = { barrier: this.id, host: host.name, targets: planTargets(ports) };
+      const params = {
+        barrier: this.id,
+        host: host.name,
+        targets: [...(this.#targets.get(host.name) ?? [])],
+      };
       this.results.probe.set(host.name, (await this.ask(host, 'probe', params, signal)).sent);
     },
     listen: async (host: BarrierHost, signal: AbortSignal) => {
-      const sources = sourcesOf(host.name, this.results.probe);
-      const params = { barrier: this.id, sources, boundMs: markerListenBoundMs };
+      const params = {
+        barrier: this.id,
+        sources: [...(this.#sources.get(host.name) ?? [])],
+        boundMs: markerListenBoundMs,
+      };
       this.results.listen.set(host.name, await this.ask(host, 'listen', params, signal));
     },
+    schedule: async (host: BarrierHost, signal: AbortSignal) => {
+      const asked = this.ask(host, 'schedule', this.#cutOf(host), signal).then(({ accepted }) => accepted);
+      const agreed = await unless(asked, this.time, this.#cut.agreedByNs);
+      return agreed ? undefined : 'refused';
+    },
+    recall: async (host: BarrierHost, signal: AbortSignal) => {
+      await this.ask(host, 'recall', { barrier: this.id }, signal);
+    },
     cut: async (host: BarrierHost, signal: AbortSignal) => {
-      const params = { barrier: this.id, atNs: toHostClock(this.#cutAtNs, host.clock) };
+      const params = this.#cutOf(host);
       const report = await this.ask(host, 'cut', params, signal);
       this.results.cut.set(host.name, report);
       this.results.stops.set(
@@ -156,4 +191,20 @@ function ramStorageOf(input: SnapshotInput | undefined): RamStorage {
     level: input?.compressionLevel ?? 1,
     maxBytesPerSecond: input?.maxBandwidth ?? 0,
   };
+}
+
+/** What comes of it, or false if it has not by then. */
+async function unless(promise: Promise<boolean>, time: Time, byNs: bigint): Promise<boolean> {
+  let cancel = () => {};
+  const late = new Promise<false>((resolve) => {
+    const delayMs = Math.max(0, Number(byNs - time.nowNs()) / 1e6);
+    cancel = time.after(delayMs, () => resolve(false));
+  });
+  // An answer that comes too late is of no use, nor is an error: the recall fails of the same.
+  promise.catch(() => undefined);
+  try {
+    return await Promise.race([promise, late]);
+  } finally {
+    cancel();
+  }
 }

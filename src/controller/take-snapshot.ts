@@ -70,6 +70,7 @@ function unfinished(head: SnapshotHead): Snapshot {
     methods: [],
     skewNs: 0,
     clockErrorNs: 0,
+    hosts: [],
     pauseNs: { min: 0, max: 0 },
     drainMs: 0,
     provenPaths: 0,

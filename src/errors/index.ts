@@ -40,6 +40,7 @@ export const errorRegistry = {
   'snapshot-unfit': { status: 422, exit: 31, title: 'A snapshot does not fit this host' },
   'disk-full': { status: 507, exit: 32, title: 'There is not enough space' },
   'deadline-exceeded': { status: 504, exit: 40, title: 'A step took longer than it may' },
+  'cut-too-late': { status: 504, exit: 43, title: 'A host was told of the cut too late' },
   cancelled: { status: 409, exit: 41, title: 'It was cancelled' },
   'wrong-state': { status: 409, exit: 42, title: 'That is not possible in this state' },
   internal: { status: 500, exit: 70, title: 'An error inside Staghorn' },

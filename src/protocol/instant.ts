@@ -9,3 +9,6 @@ export const instantNs = z.codec(z.string().regex(/^-?\d{1,20}$/), z.bigint(), {
   decode: (text) => BigInt(text),
   encode: (value) => value.toString(),
 });
+
+/** How long before its instant a cut begins to be made ready on a host; from then on it cannot be recalled. */
+export const cutLeadNs = 10_000_000n;

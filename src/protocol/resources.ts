@@ -126,11 +126,25 @@ export const snapshotVm = z.strictObject({
     .int()
     .describe('From the instant at which its vCPUs had stopped to the instant at which they ran again'),
   stopOffsetNs: z.int().describe("Its stop, counted from the first VM's stop, on the controller's clock"),
+  resumeOffsetNs: z
+    .int()
+    .nullable()
+    .default(null)
+    .describe('Its resumption, counted from the same instant; null if its owner had paused it'),
   ramBytes: z.int(),
   stateBytes: z.int(),
   framesInFlight: z.int(),
 });
 export type SnapshotVm = z.infer<typeof snapshotVm>;
+
+/** How well the cut was made on one host. */
+export const snapshotHost = z.strictObject({
+  host: z.string(),
+  clockErrorNs: z.int().describe('Bound on the error of the offset between its clock and the controller’s'),
+  wakeLatenessNs: z.int().describe('How late the thread that makes the cut woke'),
+  realtime: z.boolean().describe('Whether that thread had real-time priority'),
+});
+export type SnapshotHost = z.infer<typeof snapshotHost>;
 
 export const snapshot = z.strictObject({
   id: snapshotId,
@@ -148,8 +162,13 @@ export const snapshot = z.strictObject({
   skewNs: z.int().describe('Last stop minus first stop of a VM'),
   clockErrorNs: z
     .int()
-    .describe('Bound on the error of skewNs: how well the hosts’ clocks are known against each other'),
-  pauseNs: z.strictObject({ min: z.int(), max: z.int() }),
+    .describe(
+      'Bound on the error of skewNs: how well the hosts’ clocks are known against each other; 0 of one host',
+    ),
+  hosts: z.array(snapshotHost).default([]),
+  pauseNs: z
+    .strictObject({ min: z.int(), max: z.int() })
+    .describe('Their difference is how far clocks moved against each other'),
   drainMs: z.number().describe('How long the slowest host waited for frames in flight to arrive at the gate'),
   provenPaths: z
     .int()

@@ -173,6 +173,15 @@ export const agentContract = {
       }),
       result: z.strictObject({ missing: z.array(markerSource) }),
     },
+    schedule: {
+      params: z.strictObject({ barrier: barrierId, atNs: instantNs }),
+      result: z.strictObject({
+        accepted: z.boolean().describe('Whether there was still time; otherwise nothing was scheduled'),
+      }),
+    },
+    /** Gives up the scheduled cut; fails if it has begun. */
+    recall: { params: barrierOnly, result: nothing },
+    /** Waits for the cut at that instant; schedules it if nothing is. */
     cut: { params: z.strictObject({ barrier: barrierId, atNs: instantNs }), result: cutReport },
     drain: {
       params: z.strictObject({ barrier: barrierId, boundMs: z.number(), quietMs: z.number() }),

@@ -61,7 +61,10 @@ describe('markers between two switches that are joined by a tunnel', { timeout: 
     const sources: { from: string; tap: string; to: string }[] = [];
     for (const [place, host] of lab.hosts.entries()) {
       host.enter();
-      const sent = await exchanges[place]!.probe({ host: host.name, targets }, signal);
+      const sent = await exchanges[place]!.probe(
+        { host: host.name, targets: targets.get(host.name)! },
+        signal,
+      );
       sources.push(...sent.map(({ tap, host: to }) => ({ from: host.name, tap, to })));
     }
     return (to: TunnelHost) =>

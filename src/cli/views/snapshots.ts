@@ -29,6 +29,7 @@ export function describeSnapshot(one: Snapshot): string {
     ['state', one.state],
     ['method', one.methods.join(', ')],
     ['paused for', `${formatDuration(pauseNs.min)} to ${formatDuration(pauseNs.max)}`],
+    ['spread of pauses', formatDuration(pauseNs.max - pauseNs.min)],
     ['skew', `${formatDuration(one.skewNs)} (± ${formatDuration(one.clockErrorNs)})`],
     ['drained in', formatDuration(one.drainMs * 1e6)],
     ['in flight', `${one.framesInFlight} frames`],
@@ -40,10 +41,22 @@ export function describeSnapshot(one: Snapshot): string {
     vm.method,
     formatDuration(vm.pauseNs),
     formatDuration(vm.stopOffsetNs),
+    vm.resumeOffsetNs === null ? '-' : formatDuration(vm.resumeOffsetNs),
     formatBytes(vm.ramBytes),
     formatBytes(vm.stateBytes),
     vm.framesInFlight,
   ]);
-  const headings = ['HOST', 'VM', 'METHOD', 'PAUSE', 'STOPPED AT', 'RAM', 'STATE', 'FRAMES'];
-  return `${head}\n${formatTable(headings, rows)}${formatWarnings(one.warnings)}`;
+  const headings = ['HOST', 'VM', 'METHOD', 'PAUSE', 'STOPPED AT', 'RESUMED AT', 'RAM', 'STATE', 'FRAMES'];
+  return `${head}\n${formatTable(headings, rows)}\n${describeHosts(one)}${formatWarnings(one.warnings)}`;
+}
+
+/** How well each host made the cut. */
+function describeHosts({ hosts }: Snapshot): string {
+  const rows = hosts.map(({ host, clockErrorNs, wakeLatenessNs, realtime }) => [
+    host,
+    `± ${formatDuration(clockErrorNs)}`,
+    formatDuration(wakeLatenessNs),
+    realtime ? 'yes' : 'no',
+  ]);
+  return formatTable(['HOST', 'CLOCK', 'WOKE LATE BY', 'REAL-TIME'], rows);
 }

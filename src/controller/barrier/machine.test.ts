@@ -30,7 +30,18 @@ function runThrough(machine: BarrierMachine, first: BarrierEvent): string[] {
 describe('a barrier', () => {
   it('goes through the phases of a snapshot in order', () => {
     const log = runThrough(new BarrierMachine(snapshotProcedure, hosts), { type: 'start' });
-    expect(log).toEqual(['arm', 'probe', 'listen', 'cut', 'freeze', 'resume', 'store', 'commit', 'done']);
+    expect(log).toEqual([
+      'arm',
+      'probe',
+      'listen',
+      'schedule',
+      'cut',
+      'freeze',
+      'resume',
+      'store',
+      'commit',
+      'done',
+    ]);
   });
 
   it('enters a phase only when every host has answered every call of the one before', () => {
@@ -47,10 +58,57 @@ describe('a barrier', () => {
   it('waits in a phase without calls until it is released', () => {
     const machine = new BarrierMachine(pauseProcedure, ['h1']);
     machine.receive({ type: 'start' });
-    for (const call of ['arm', 'probe', 'listen', 'cut', 'drain'] as const)
+    for (const call of ['arm', 'probe', 'listen', 'schedule', 'cut', 'drain'] as const)
       machine.receive({ type: 'replied', host: 'h1', call });
     expect(machine.phase?.name).toBe('hold');
     expect(calls(machine.receive({ type: 'release' }))).toEqual(['resume@h1']);
+  });
+
+  /** A machine that waits for its hosts to agree on an instant. */
+  function scheduling(): BarrierMachine {
+    const machine = new BarrierMachine(snapshotProcedure, hosts);
+    machine.receive({ type: 'start' });
+    for (const call of ['arm', 'probe', 'listen'] as const)
+      for (const host of hosts) machine.receive({ type: 'replied', host, call });
+    return machine;
+  }
+  const refuse = (machine: BarrierMachine) =>
+    machine.receive({ type: 'refused', host: 'h1', call: 'schedule' });
+
+  it('recalls what others agreed to when a host refuses, and begins the phase anew when all have answered', () => {
+    const machine = scheduling();
+    expect(calls(refuse(machine))).toEqual(['recall@h1', 'recall@h2']);
+    expect(machine.receive({ type: 'replied', host: 'h1', call: 'recall' })).toEqual([]);
+    expect(machine.receive({ type: 'replied', host: 'h2', call: 'recall' })).toEqual([]);
+    // The other host had not answered the first attempt yet.
+    const actions = machine.receive({ type: 'replied', host: 'h2', call: 'schedule' });
+    expect(types(actions)).toEqual(['enter', 'set-deadline', 'call', 'call']);
+    expect(calls(actions)).toEqual(['schedule@h1', 'schedule@h2']);
+    machine.receive({ type: 'replied', host: 'h1', call: 'schedule' });
+    expect(calls(machine.receive({ type: 'replied', host: 'h2', call: 'schedule' }))).toEqual([
+      'cut@h1',
+      'cut@h2',
+    ]);
+  });
+
+  it('aborts when what others agreed to cannot be recalled', () => {
+    const machine = scheduling();
+    refuse(machine);
+    expect(types(machine.receive({ type: 'failed', host: 'h2', error: failure }))).toContain('abort');
+  });
+
+  it('aborts when a host refuses again and again', () => {
+    const machine = scheduling();
+    const attempts = snapshotProcedure.find(({ name }) => name === 'schedule')!.attempts!;
+    for (let attempt = 1; attempt < attempts; attempt++) {
+      expect(calls(refuse(machine))).toContain('recall@h1');
+      machine.receive({ type: 'replied', host: 'h2', call: 'schedule' });
+      for (const host of hosts) machine.receive({ type: 'replied', host, call: 'recall' });
+    }
+    expect(refuse(machine).at(-1)).toMatchObject({
+      type: 'abort',
+      reason: 'host h1: phase schedule came too late, again and again',
+    });
   });
 
   it('tells every reachable host to abort when one fails, and ends when all have answered', () => {

@@ -7,12 +7,15 @@ import type { BarrierCall, Phase, Procedure } from './procedures.ts';
  *
  * Invariants:
  * - a phase begins only when every host has answered every call of the phase before;
+ * - a phase that a host refuses begins anew only when every host has answered its recall;
  * - whatever fails, at any host, turns the whole into an abort, which is sent to every host still reachable;
  * - after `done` or `aborted` nothing is sent any more, and late events change nothing.
  */
 export type BarrierEvent =
   | { readonly type: 'start' }
   | { readonly type: 'replied'; readonly host: string; readonly call: BarrierCall }
+  /** The host cannot do it in time, and has done nothing. */
+  | { readonly type: 'refused'; readonly host: string; readonly call: BarrierCall }
   | { readonly type: 'failed'; readonly host: string; readonly error: StaghornError }
   /** The host's agent is gone: it will not answer, and it thaws by itself. */
   | { readonly type: 'lost'; readonly host: string; readonly error: StaghornError }
@@ -37,8 +40,17 @@ export type BarrierAction =
 
 export type BarrierState =
   | { readonly name: 'idle' }
-  | { readonly name: 'running'; readonly phase: number; readonly waiting: ReadonlySet<string> }
-  | { readonly name: 'aborting'; readonly cause: StaghornError; readonly waiting: ReadonlySet<string> }
+  | {
+      readonly name: 'running';
+      readonly phase: number;
+      /** Counts from 1. */
+      readonly attempt: number;
+      /** The host that refused; null: none has. */
+      readonly refusedBy: string | null;
+      /** Changed in place: a copy for each answer would cost the square of the number of hosts. */
+      readonly waiting: Set<string>;
+    }
+  | { readonly name: 'aborting'; readonly cause: StaghornError; readonly waiting: Set<string> }
   | { readonly name: 'done' }
   | { readonly name: 'aborted' };
 
@@ -46,11 +58,8 @@ const abortDeadlineMs = 15_000;
 
 const waitKey = (host: string, call: BarrierCall) => `${call} ${host}`;
 
-function without(set: ReadonlySet<string>, element: string): ReadonlySet<string> {
-  const rest = new Set(set);
-  rest.delete(element);
-  return rest;
-}
+type Running = Extract<BarrierState, { name: 'running' }>;
+type Aborting = Extract<BarrierState, { name: 'aborting' }>;
 
 export class BarrierMachine {
   readonly #procedure: Procedure;
@@ -78,7 +87,7 @@ export class BarrierMachine {
   receive(event: BarrierEvent): BarrierAction[] {
     switch (this.#state.name) {
       case 'idle':
-        return event.type === 'start' ? this.#enter(0) : [];
+        return event.type === 'start' ? this.#enter(0, 1) : [];
       case 'running':
         return this.#whileRunning(this.#state, event);
       case 'aborting':
@@ -89,16 +98,13 @@ export class BarrierMachine {
     }
   }
 
-  #whileRunning(state: Extract<BarrierState, { name: 'running' }>, event: BarrierEvent): BarrierAction[] {
+  #whileRunning(state: Running, event: BarrierEvent): BarrierAction[] {
     const phase = this.#procedure[state.phase]!;
     switch (event.type) {
-      case 'replied': {
-        const key = waitKey(event.host, event.call);
-        if (!state.waiting.has(key)) return [];
-        const waiting = without(state.waiting, key);
-        this.#state = { ...state, waiting };
-        return waiting.size === 0 ? this.#enter(state.phase + 1) : [];
-      }
+      case 'replied':
+        return this.#answered(state, event);
+      case 'refused':
+        return this.#answered({ ...state, refusedBy: state.refusedBy ?? event.host }, event);
       case 'failed':
       case 'cancel':
         return this.#abort(event.error);
@@ -108,14 +114,14 @@ export class BarrierMachine {
       case 'deadline':
         return event.timer === this.#timer ? this.#abort(deadlineError(phase, state.waiting)) : [];
       case 'release':
-        return phase.calls.length === 0 ? this.#enter(state.phase + 1) : [];
+        return phase.calls.length === 0 ? this.#enter(state.phase + 1, 1) : [];
       case 'start':
       case 'abort-answered':
         return [];
     }
   }
 
-  #whileAborting(state: Extract<BarrierState, { name: 'aborting' }>, event: BarrierEvent): BarrierAction[] {
+  #whileAborting(state: Aborting, event: BarrierEvent): BarrierAction[] {
     switch (event.type) {
       case 'lost':
         this.#lost.add(event.host);
@@ -126,6 +132,7 @@ export class BarrierMachine {
         return event.timer === this.#timer ? this.#endAborted(state.cause, state.waiting) : [];
       case 'start':
       case 'replied':
+      case 'refused':
       case 'failed':
       case 'release':
       case 'cancel':
@@ -133,13 +140,38 @@ export class BarrierMachine {
     }
   }
 
-  #abortAnswered(state: Extract<BarrierState, { name: 'aborting' }>, host: string): BarrierAction[] {
-    const waiting = without(state.waiting, host);
-    this.#state = { ...state, waiting };
-    return waiting.size === 0 ? this.#endAborted(state.cause, waiting) : [];
+  #answered(
+    state: Running,
+    { host, call }: { readonly host: string; readonly call: BarrierCall },
+  ): BarrierAction[] {
+    const before = this.#state as Running;
+    const key = waitKey(host, call);
+    if (!before.waiting.delete(key)) return [];
+    this.#state = state;
+    if (before.refusedBy === null && state.refusedBy !== null) return this.#recall(state, state.refusedBy);
+    if (before.waiting.size > 0) return [];
+    return state.refusedBy === null
+      ? this.#enter(state.phase + 1, 1)
+      : this.#enter(state.phase, state.attempt + 1);
   }
 
-  #enter(index: number): BarrierAction[] {
+  /** What is unanswered of this attempt is waited for together with the recall, so that no answer is of another one. */
+  #recall(state: Running, host: string): BarrierAction[] {
+    const { name, recall, attempts = 1, deadlineMs } = this.#procedure[state.phase]!;
+    if (recall === undefined || state.attempt >= attempts) return this.#abort(refusedError(name, host));
+    for (const each of this.#hosts) state.waiting.add(waitKey(each, recall));
+    return [
+      this.#deadline(deadlineMs),
+      ...this.#hosts.map((each) => ({ type: 'call' as const, host: each, call: recall })),
+    ];
+  }
+
+  #abortAnswered({ cause, waiting }: Aborting, host: string): BarrierAction[] {
+    waiting.delete(host);
+    return waiting.size === 0 ? this.#endAborted(cause, waiting) : [];
+  }
+
+  #enter(index: number, attempt: number): BarrierAction[] {
     const phase = this.#procedure[index];
     if (phase === undefined) {
       this.#state = { name: 'done' };
@@ -149,6 +181,8 @@ export class BarrierMachine {
     this.#state = {
       name: 'running',
       phase: index,
+      attempt,
+      refusedBy: null,
       waiting: new Set(pairs.map(({ host, call }) => waitKey(host, call))),
     };
     return [
@@ -185,4 +219,10 @@ function deadlineError(phase: Phase, waiting: ReadonlySet<string>): StaghornErro
     'deadline-exceeded',
     `phase ${phase.name} did not end within ${phase.deadlineMs} ms: no answer to ${missing}`,
   );
+}
+
+function refusedError(phase: string, host: string): StaghornError {
+  return new StaghornError('cut-too-late', `host ${host}: phase ${phase} came too late, again and again`, {
+    context: { host },
+  });
 }

@@ -2,7 +2,15 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
 import type { ArmedPort } from '../../protocol/rpc.ts';
-import { planTargets, sourcesOf, targetsOfSegment, unprovenWarnings } from './marker-plan.ts';
+import {
+  markedHostsMax,
+  planTargets,
+  sourcesByHost,
+  targetsOfSegment,
+  unmarkedPairs,
+  unmarkedWarnings,
+  unprovenWarnings,
+} from './marker-plan.ts';
 
 const port = (mac: string, bridge: string | null, vlan: number | null): ArmedPort => ({
   vm: `vm-${mac}`,
@@ -16,12 +24,17 @@ describe('the plan of markers', () => {
       ['h1', [port('a', 'br0', null), port('b', 'br0', null), port('c', 'br0', null), port('d', 'br0', 5)]],
       ['h2', [port('e', 'br1', 5), port('f', null, null)]],
     ]);
-    expect(planTargets(ports)).toEqual([
+    const targets = [
       { host: 'h1', mac: 'a' },
       { host: 'h1', mac: 'b' },
       { host: 'h1', mac: 'd' },
       { host: 'h2', mac: 'e' },
+    ];
+    expect([...planTargets(ports)]).toEqual([
+      ['h1', targets],
+      ['h2', targets],
     ]);
+    expect(unmarkedPairs(ports)).toBe(0);
   });
 
   it('has an address other than its own for every port that shares a segment', () => {
@@ -32,7 +45,9 @@ describe('the plan of markers', () => {
     fc.assert(
       fc.property(fc.array(segment, { maxLength: 30 }), (segments) => {
         const ports = segments.map(({ bridge, vlan }, place) => port(String(place), bridge, vlan));
-        const targets = planTargets(new Map([['h1', ports]])).map(({ mac }) => mac);
+        const targets = planTargets(new Map([['h1', ports]]))
+          .get('h1')!
+          .map(({ mac }) => mac);
         const key = ({ bridge, vlan }: ArmedPort) => `${bridge} ${vlan}`;
         for (const one of ports) {
           const mates = ports.filter((other) => other !== one && key(other) === key(one));
@@ -55,12 +70,32 @@ describe('the plan of markers', () => {
       ],
       ['h2', [{ tap: 'e', host: 'h1' }]],
     ]);
-    expect(sourcesOf('h1', sent)).toEqual([
+    expect(sourcesByHost(sent).get('h1')).toEqual([
       { host: 'h1', tap: 'a' },
       { host: 'h2', tap: 'e' },
     ]);
-    expect(sourcesOf('h2', sent)).toEqual([{ host: 'h1', tap: 'a' }]);
-    expect(sourcesOf('h3', sent)).toEqual([]);
+    expect(sourcesByHost(sent).get('h2')).toEqual([{ host: 'h1', tap: 'a' }]);
+    expect(sourcesByHost(sent).get('h3')).toBeUndefined();
+  });
+
+  it('sends from each of very many hosts to as many as send to it, its own VLANs first', () => {
+    const hosts = Array.from({ length: 200 }, (_, place) => `h${place}`);
+    const ports = new Map(
+      hosts.map((host, place) => [
+        host,
+        [port(`${host}-a`, 'br', null), port(`${host}-b`, 'br', place % 20)],
+      ]),
+    );
+    const targets = planTargets(ports);
+    const hostsOf = (host: string) => new Set(targets.get(host)!.map((target) => target.host));
+    const senders = hosts.map((host) => hosts.filter((from) => hostsOf(from).has(host)).length);
+    expect(new Set(hosts.map((host) => hostsOf(host).size))).toEqual(new Set([markedHostsMax]));
+    expect(new Set(senders)).toEqual(new Set([markedHostsMax]));
+    expect(hostsOf('h0').has('h0')).toBe(true);
+    for (let place = 0; place < 200; place += 20) expect(hostsOf('h0').has(`h${place}`)).toBe(true);
+    expect(unmarkedPairs(ports)).toBe(200 * (200 - markedHostsMax));
+    expect(unmarkedWarnings(unmarkedPairs(ports))).toHaveLength(1);
+    expect(unmarkedWarnings(0)).toEqual([]);
   });
 
   it('warns of every path that no marker came on, by name or at least by number', () => {

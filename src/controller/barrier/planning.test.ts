@@ -1,5 +1,6 @@
-import { expect, it } from 'vitest';
+import { describe, expect, it } from 'vitest';
 
+import { cutLeadNs } from '../../protocol/instant.ts';
 import {
   cutMarginNs,
   planCut,
@@ -13,12 +14,26 @@ import {
 const clock = (offsetNs: bigint, roundTripNs: number) => ({
   offsetNs,
   errorNs: roundTripNs / 2,
+  atNs: 0n,
   roundTripNs,
+  slowestRoundTripNs: 2 * roundTripNs,
 });
 
-it('plans the cut late enough for the slowest host', () => {
-  const atNs = planCut(1_000n, [clock(0n, 100), clock(0n, 500)]);
-  expect(atNs).toBe(1_000n + BigInt(cutMarginNs) + 2_000n);
+describe('the cut', () => {
+  const clocks = [clock(0n, 100), clock(0n, 500)];
+
+  it('comes late enough for the slowest host to be told, to agree, and to be told otherwise', () => {
+    const { atNs, agreedByNs } = planCut(1_000n, clocks, 1);
+    expect(atNs).toBe(1_000n + cutLeadNs + BigInt(cutMarginNs) + 3_000n);
+    expect(agreedByNs).toBe(1_000n + BigInt(cutMarginNs / 2) + 2_000n);
+    expect(atNs - cutLeadNs - agreedByNs).toBeGreaterThan(BigInt(cutMarginNs / 2));
+  });
+
+  it('is moved further ahead by each attempt', () => {
+    const [first, second] = [planCut(0n, clocks, 1), planCut(0n, clocks, 2)];
+    expect(second.atNs - first.atNs).toBe(BigInt(cutMarginNs + 1000));
+    expect(second.agreedByNs).toBeGreaterThan(first.agreedByNs);
+  });
 });
 
 it('plans one pause for all VMs, which the first to stop has to wait out', () => {

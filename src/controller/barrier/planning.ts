@@ -1,18 +1,33 @@
+import { cutLeadNs } from '../../protocol/instant.ts';
 import type { ClockOffset } from '../clock-offset.ts';
 
 /** The planning of instants: pure, on the controller's clock unless it says otherwise. */
 
-/** A cut further ahead costs nothing but the wait: the VMs run meanwhile. */
-export const cutMarginNs = 20_000_000;
+/** A cut further ahead costs nothing but the wait: the VMs run meanwhile. Doubled by each attempt. */
+export const cutMarginNs = 10_000_000;
 /** A resumption further ahead lengthens the pause: as near as the message needs. */
 export const resumeMarginNs = 1_500_000;
 
-const longestRoundTripNs = (clocks: readonly ClockOffset[]) =>
-  clocks.reduce((longest, { roundTripNs }) => Math.max(longest, roundTripNs), 0);
+const longest = (tripsNs: readonly number[]) => tripsNs.reduce((a, b) => Math.max(a, b), 0);
 
-/** When all hosts cut: late enough that the slowest of them has been told. */
-export function planCut(nowNs: bigint, clocks: readonly ClockOffset[]): bigint {
-  return nowNs + BigInt(cutMarginNs + 4 * longestRoundTripNs(clocks));
+export interface PlannedCut {
+  readonly atNs: bigint;
+  /** Hosts that have not agreed by then are too late: what others agreed to can be recalled still. */
+  readonly agreedByNs: bigint;
+}
+
+/**
+ * When all hosts cut: late enough that the slowest of them has been told, has answered, and that everybody can be
+ * told otherwise. Round trips are the longest that were seen, since what delays one message delays another.
+ * @param attempt counts from 1; each plans further ahead
+ */
+export function planCut(nowNs: bigint, clocks: readonly ClockOffset[], attempt: number): PlannedCut {
+  const tripNs = longest(clocks.map(({ slowestRoundTripNs }) => slowestRoundTripNs));
+  const marginNs = cutMarginNs * 2 ** (attempt - 1);
+  return {
+    atNs: nowNs + cutLeadNs + BigInt(Math.ceil(marginNs + (2 + attempt) * tripNs)),
+    agreedByNs: nowNs + BigInt(Math.ceil(marginNs / 2 + (1 + attempt) * tripNs)),
+  };
 }
 
 /**
@@ -23,7 +38,8 @@ export function planCut(nowNs: bigint, clocks: readonly ClockOffset[]): bigint {
 export function planPause(nowNs: bigint, stopsNs: readonly bigint[], clocks: readonly ClockOffset[]): bigint {
   if (stopsNs.length === 0) return 0n;
   const firstStopNs = stopsNs.reduce((first, stop) => (stop < first ? stop : first));
-  return nowNs + BigInt(resumeMarginNs + longestRoundTripNs(clocks)) - firstStopNs;
+  const tripNs = longest(clocks.map(({ roundTripNs }) => roundTripNs));
+  return nowNs + BigInt(resumeMarginNs + tripNs) - firstStopNs;
 }
 
 export const toHostClock = (instantNs: bigint, clock: ClockOffset) => instantNs + clock.offsetNs;
@@ -32,6 +48,10 @@ export const toControllerClock = (instantNs: bigint, clock: ClockOffset) => inst
 /** The largest minus the smallest; 0 of nothing. */
 export function spreadNs(instants: readonly bigint[]): number {
   if (instants.length === 0) return 0;
-  const sorted = [...instants].sort((a, b) => (a < b ? -1 : 1));
-  return Number(sorted.at(-1)! - sorted[0]!);
+  let [first, last] = [instants[0]!, instants[0]!];
+  for (const instant of instants) {
+    if (instant < first) first = instant;
+    if (instant > last) last = instant;
+  }
+  return Number(last - first);
 }

@@ -6,6 +6,8 @@ export type BarrierCall =
   | 'arm'
   | 'probe'
   | 'listen'
+  | 'schedule'
+  | 'recall'
   | 'cut'
   | 'drain'
   | 'save'
@@ -22,6 +24,10 @@ export interface Phase {
   /** Sent to every host together; none: the phase waits to be released. */
   readonly calls: readonly BarrierCall[];
   readonly deadlineMs: number;
+  /** If a host answers that it cannot in time: what every host does then, before the phase begins anew. */
+  readonly recall?: BarrierCall;
+  /** How often the phase begins at most; once if left out. */
+  readonly attempts?: number;
 }
 
 export type Procedure = readonly Phase[];
@@ -30,6 +36,14 @@ const arm: Phase = { name: 'arm', calls: ['arm'], deadlineMs: 20_000 };
 /** Which paths markers take, while time still runs: it costs nothing but its latency. */
 const probe: Phase = { name: 'probe', calls: ['probe'], deadlineMs: 10_000 };
 const listen: Phase = { name: 'listen', calls: ['listen'], deadlineMs: 10_000 };
+/** All hosts agree on an instant, or it is moved: each attempt is planned further ahead. */
+const schedule: Phase = {
+  name: 'schedule',
+  calls: ['schedule'],
+  deadlineMs: 10_000,
+  recall: 'recall',
+  attempts: 6,
+};
 const cut: Phase = { name: 'cut', calls: ['cut'], deadlineMs: 5_000 };
 const resume: Phase = { name: 'resume', calls: ['resume'], deadlineMs: 5_000 };
 /** The copy of RAM runs while the VMs do: it may take long, and progress shows that it lives. */
@@ -44,6 +58,7 @@ export const snapshotProcedure: Procedure = [
   arm,
   probe,
   listen,
+  schedule,
   cut,
   { name: 'freeze', calls: ['drain', 'save'], deadlineMs: freezeDeadlineMs },
   resume,
@@ -55,6 +70,7 @@ export const pauseProcedure: Procedure = [
   arm,
   probe,
   listen,
+  schedule,
   cut,
   { name: 'drain', calls: ['drain'], deadlineMs: 60_000 },
   { name: 'hold', calls: [], deadlineMs: longestDelayMs },

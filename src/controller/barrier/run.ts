@@ -1,12 +1,18 @@
+import { deferred } from '../../protocol/deferred.ts';
+import { every, type Time } from '../../protocol/time.ts';
 import { asStaghornError, StaghornError } from '../../errors/index.ts';
 import { BarrierMachine, type BarrierAction, type BarrierEvent } from './machine.ts';
 import type { BarrierCall, Phase, Procedure } from './procedures.ts';
 
+/** `refused`: the host cannot do it in time, and has done nothing. */
+export type CallOutcome = void | 'refused';
+
 /** The I/O of one barrier run: how a call reaches a host. */
 export interface BarrierPort {
+  readonly time: Time;
   /** Plans what the calls of a phase need, once for all hosts, right before they are sent. */
   enter(phase: Phase): void;
-  call(host: string, call: BarrierCall, signal: AbortSignal): Promise<void>;
+  call(host: string, call: BarrierCall, signal: AbortSignal): Promise<CallOutcome>;
   abort(host: string, reason: string): Promise<void>;
   renew(host: string): Promise<void>;
   /** Calls back when the host's agent is gone or has given up; returns how to stop listening. */
@@ -26,9 +32,9 @@ export class BarrierRun {
   readonly #machine: BarrierMachine;
   readonly #options: BarrierOptions;
   readonly #calls = new AbortController();
-  readonly #ended = withResolvers();
+  readonly #ended = deferred<void>();
   readonly #cleanups: (() => void)[] = [];
-  #timer: NodeJS.Timeout | undefined;
+  #cancelDeadline: () => void = () => undefined;
 
   constructor(options: BarrierOptions) {
     this.#options = options;
@@ -50,11 +56,11 @@ export class BarrierRun {
     }
     const cancel = () => this.#feed({ type: 'cancel', error: cancelError(signal) });
     signal?.addEventListener('abort', cancel, { once: true });
-    const renewal = setInterval(() => this.#renew(), leaseMs / 3);
+    const endRenewal = every(port.time, leaseMs / 3, () => this.#renew());
     this.#cleanups.push(
       () => signal?.removeEventListener('abort', cancel),
-      () => clearInterval(renewal),
-      () => clearTimeout(this.#timer),
+      endRenewal,
+      () => this.#cancelDeadline(),
     );
     try {
       this.#feed({ type: 'start' });
@@ -103,8 +109,10 @@ export class BarrierRun {
           );
         return;
       case 'set-deadline':
-        clearTimeout(this.#timer);
-        this.#timer = setTimeout(() => this.#feed({ type: 'deadline', timer: action.timer }), action.ms);
+        this.#cancelDeadline();
+        this.#cancelDeadline = port.time.after(action.ms, () =>
+          this.#feed({ type: 'deadline', timer: action.timer }),
+        );
         return;
       case 'done':
         this.#ended.resolve();
@@ -116,13 +124,14 @@ export class BarrierRun {
   }
 
   async #call(host: string, call: BarrierCall): Promise<void> {
+    let outcome: CallOutcome;
     try {
-      await this.#options.port.call(host, call, this.#calls.signal);
+      outcome = await this.#options.port.call(host, call, this.#calls.signal);
     } catch (error) {
       this.#feed({ type: 'failed', host, error: asStaghornError(error) });
       return;
     }
-    this.#feed({ type: 'replied', host, call });
+    this.#feed({ type: outcome ?? 'replied', host, call });
   }
 
   #renew(): void {
@@ -131,16 +140,6 @@ export class BarrierRun {
       this.#options.port.renew(host).catch(() => undefined);
     }
   }
-}
-
-function withResolvers() {
-  let resolve!: () => void;
-  let reject!: (error: unknown) => void;
-  const promise = new Promise<void>((res, rej) => {
-    resolve = res;
-    reject = rej;
-  });
-  return { promise, resolve, reject };
 }
 
 function cancelError(signal: AbortSignal | undefined): StaghornError {

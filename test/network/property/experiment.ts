@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Generator, judge } from '../../../src/bench/traffic/index.ts';
 import type { Endpoint, EndpointPlan, FlowVerdict, Verdict } from '../../../src/bench/traffic/index.ts';
-import { planTargets, sourcesOf } from '../../../src/controller/barrier/marker-plan.ts';
+import { planTargets, sourcesByHost } from '../../../src/controller/barrier/marker-plan.ts';
 import { monotonicNs } from '../../../src/native/clock.ts';
 import type { Case } from './case.ts';
 import { Host } from './host.ts';
@@ -164,9 +164,10 @@ export class Experiment {
     );
     if (hold) return;
     const targets = planTargets(new Map(this.#hosts.map(({ name }, place) => [name, armed[place]!.ports])));
-    const sent = await this.#eachHost((host) => host.call('probe', { targets }));
+    const sent = await this.#eachHost((host) => host.call('probe', { targets: targets.get(host.name)! }));
     const paths = new Map(this.#hosts.map(({ name }, place) => [name, sent[place]!]));
-    await this.#eachHost((host) => host.call('listen', { sources: sourcesOf(host.name, paths) }));
+    const sources = sourcesByHost(paths);
+    await this.#eachHost((host) => host.call('listen', { sources: sources.get(host.name) ?? [] }));
   }
 
   async #resume(instants: readonly Stop[]): Promise<void> {
