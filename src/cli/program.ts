@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 
+import { addAgentCommand } from './commands/agent.ts';
 import { addExperimentCommands } from './commands/experiment.ts';
 import { addFramesCommand } from './commands/frames.ts';
 import { addOperationCommands } from './commands/operations.ts';
@@ -37,6 +38,7 @@ function buildProgram(shell: Shell): Command {
       outputError: () => undefined,
     });
   addServeCommand(program, shell);
+  addAgentCommand(program, shell);
   addLabCommands(program, shell);
   addExperimentCommands(program, shell);
   addSnapshotCommands(program, shell);

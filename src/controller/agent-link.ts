@@ -1,6 +1,6 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
-import type { HostSpec } from '../protocol/resources.ts';
+import type { HostSpec, Transport } from '../protocol/resources.ts';
 import {
   agentContract,
   protocolVersion,
@@ -11,7 +11,7 @@ import {
 } from '../protocol/rpc.ts';
 import { version } from '../protocol/version.ts';
 import { every, type Time } from '../protocol/time.ts';
-import { connectAgent, type BundleFile, type RpcClient } from '../transport/index.ts';
+import { connectAgent, type BrokerAgents, type BundleFile, type RpcClient } from '../transport/index.ts';
 import { HostClock, type ClockOffset } from './clock-offset.ts';
 
 const helloTimeoutMs = 90_000;
@@ -29,10 +29,21 @@ export interface AgentConnection {
 /** Brings up the agent of a host. */
 export type AgentConnector = (spec: HostSpec) => Promise<AgentConnection>;
 
+export type AgentConnectors = Readonly<Record<Transport, AgentConnector>>;
+
 /** Over SSH, by which the agent is brought to the host, too. */
 export function sshConnector(files: readonly BundleFile[]): AgentConnector {
   return ({ name, ssh = name, sshConfig: configFile, user, port }) =>
     connectAgent(agentContract, { host: ssh, configFile, user, port }, { files });
+}
+
+/** Over the site's broker, to which its agents have connected. @throws StaghornError 'invalid-input' without one */
+export function brokerConnector(broker: BrokerAgents | null): AgentConnector {
+  return ({ name, agent = name }) => {
+    if (broker !== null) return broker.connect(agentContract, agent);
+    const text = 'its experiment has transport: amqp, and the server was started without --broker';
+    return Promise.reject(new StaghornError('invalid-input', text));
+  };
 }
 
 export interface LinkTools {
