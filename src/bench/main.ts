@@ -4,10 +4,11 @@ import { parseArgs } from 'node:util';
 import { formatTable } from '../cli/table.ts';
 import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
+import { busBench } from './bus/bus-bench.ts';
 import { gateBench } from './gate/gate-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 
-const benches: Readonly<Record<string, Bench>> = { gate: gateBench, snapshot: snapshotBench };
+const benches: Readonly<Record<string, Bench>> = { bus: busBench, gate: gateBench, snapshot: snapshotBench };
 
 /** `npm run bench -- NAME [--quick] [--json]`. */
 async function main(): Promise<number> {
