@@ -1,6 +1,6 @@
 import { open, readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
-import { parse } from 'yaml';
+import { parseDocument } from 'yaml';
 import { z } from 'zod';
 import { StaghornError, messageOf } from '../errors/index.ts';
 
@@ -37,7 +37,7 @@ export interface BrokerSettings {
  * @throws StaghornError 'invalid-input' with all problems at once
  */
 export async function readBrokerFile(path: string): Promise<BrokerSettings> {
-  const parsed = brokerFile.safeParse(parse(await readPrivately(path)));
+  const parsed = brokerFile.safeParse(parseYaml(path, await readPrivately(path)));
   if (!parsed.success) {
     const problems = parsed.error.issues.map(
       (issue) => `${z.core.toDotPath(issue.path) || '(root)'}: ${issue.message}`,
@@ -62,6 +62,15 @@ export async function readBrokerFile(path: string): Promise<BrokerSettings> {
     certificate: await pem(certificate),
     key: await pem(key),
   };
+}
+
+/** What does not parse is not quoted, and no cause is kept: the parser's own error quotes lines, a password in them. */
+function parseYaml(path: string, text: string): unknown {
+  const document = parseDocument(text);
+  const [problem] = document.errors;
+  if (problem === undefined) return document.toJS();
+  const line = problem.linePos?.[0].line ?? 1;
+  throw new StaghornError('invalid-input', `the broker file ${path}, line ${line}: ${problem.code}`);
 }
 
 async function readPrivately(path: string): Promise<string> {

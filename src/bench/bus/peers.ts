@@ -14,14 +14,17 @@ async function serve(connection: RpcConnection): Promise<void> {
 
 async function atBroker(file: string, first: number, count: number): Promise<void> {
   const settings = await readBrokerFile(file);
-  const { signal } = new AbortController();
   let connected = 0;
   const onConnected = () => {
     connected += 1;
     if (connected === count) process.stdout.write('ready\n');
   };
   const names = Array.from({ length: count }, (_, i) => `peer-${first + i}`);
-  await Promise.all(names.map((name) => serveAtBroker({ settings, name, serve, onConnected, signal })));
+  await Promise.all(
+    names.map((name) =>
+      serveAtBroker({ settings, name, serve, onConnected, signal: new AbortController().signal }),
+    ),
+  );
 }
 
 function atSocket(path: string): void {
