@@ -52,6 +52,7 @@ export class SshPeers {
       privateKey: readFileSync(join(this.#directory, 'key')),
     });
     await once(connection, 'ready');
+    connection.setNoDelay(true);
     const stream = await new Promise<Duplex>((resolve, reject) => {
       connection.openssh_forwardOutStreamLocal(this.#socket, (error, channel) =>
         error ? reject(error) : resolve(channel),
