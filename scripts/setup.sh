@@ -4,6 +4,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 packages=(qemu-system-x86 qemu-utils openvswitch-switch openssh-server openssh-client iproute2 g++ make python3 cpio zstd xz-utils tini libc6-dev kmod libzstd-dev)
+# What only tests and benches need.
+packages+=(rabbitmq-server openssl)
 missing=()
 for package in "${packages[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
@@ -13,7 +15,7 @@ if [ ${#missing[@]} -gt 0 ]; then
   [ "$(id -u)" = 0 ] || { echo "setup: run as root, or install: ${missing[*]}" >&2; exit 1; }
   export DEBIAN_FRONTEND=noninteractive
   apt-get update -qq
-  # Staghorn's lab starts its own sshd and Open vSwitch; the machine's own must not start because of this.
+  # Staghorn's lab starts its own sshd and Open vSwitch, its tests a broker; the machine's own must not start because of this.
   policy=/usr/sbin/policy-rc.d
   if [ ! -e "$policy" ]; then
     printf '#!/bin/sh\nexit 101\n' >"$policy"

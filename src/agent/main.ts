@@ -1,3 +1,4 @@
+import { hostname } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 
@@ -5,7 +6,13 @@ import type { StaghornError } from '../errors/index.ts';
 import { agentContract } from '../protocol/rpc.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
-import { serveRpc, type RpcServer } from '../transport/rpc.ts';
+import {
+  readBrokerFile,
+  serveAtBroker,
+  serveRpc,
+  type RpcConnection,
+  type RpcServer,
+} from '../transport/rpc.ts';
 import {
   defaultDirectories,
   intentDirectory,
@@ -58,31 +65,58 @@ class Uplink implements AgentNotices {
   }
 }
 
-async function serve(directories: AgentDirectories): Promise<void> {
+/** Puts right what an earlier agent left, and says what that was. A guardian watches from now on. */
+async function begin(directories: AgentDirectories, log: Logger): Promise<string | null> {
   // Never closed from here: that this process is gone is what its guardian waits for.
   startGuardian(fileURLToPath(import.meta.url), directories);
-  const uplink = new Uplink();
   const journal = new IntentJournal(intentDirectory(directories));
   const store = new SnapshotStore(directories.store);
   const recovered = await withRecoveryLock(recoveryLock(directories), async () => {
-    const lines = await recover(journal, store, uplink.log);
-    await sweepStore(store, journal, uplink.log);
+    const lines = await recover(journal, store, log);
+    await sweepStore(store, journal, log);
     return lines;
   });
-  const service = new AgentService({
-    directories,
-    notices: uplink,
-    log: uplink.log,
-    recovered: recovered.length === 0 ? null : recovered.join('; '),
-  });
-  const server = serveRpc(agentContract, service.handlers, {
-    readable: process.stdin,
-    writable: process.stdout,
-    host: 'controller',
-  });
+  return recovered.length === 0 ? null : recovered.join('; ');
+}
+
+/** Serves one controller until the connection ends, and ends with it what was under way. */
+async function serve(
+  connection: RpcConnection,
+  { uplink, ...parts }: { uplink: Uplink; directories: AgentDirectories; recovered: string | null },
+): Promise<void> {
+  const service = new AgentService({ ...parts, notices: uplink, log: uplink.log });
+  const server = serveRpc(agentContract, service.handlers, connection);
   uplink.server = server;
   await server.closed;
   await service.close('the connection to the controller ended');
+}
+
+/** The agent that a controller starts: it lives as long as its standard input. */
+async function serveInput(directories: AgentDirectories): Promise<void> {
+  const uplink = new Uplink();
+  const recovered = await begin(directories, uplink.log);
+  const connection = { readable: process.stdin, writable: process.stdout, host: 'controller' };
+  await serve(connection, { uplink, directories, recovered });
+}
+
+/** The agent that a site starts: it connects to the broker and lives until SIGTERM. */
+async function serveBroker(directories: AgentDirectories, brokerFile: string, name: string): Promise<void> {
+  const settings = await readBrokerFile(brokerFile);
+  const stop = new AbortController();
+  for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => stop.abort());
+  let recovered = await begin(directories, new Uplink().log);
+  await serveAtBroker({
+    settings,
+    name,
+    signal: stop.signal,
+    serve: (connection) => {
+      const parts = { uplink: new Uplink(), directories, recovered };
+      recovered = null;
+      return serve(connection, parts);
+    },
+    onConnected: () => console.error(`connected to the broker ${settings.host}:${settings.port} as ${name}`),
+    onTrouble: ({ code, message }) => console.error(`${code}: ${message}`),
+  });
 }
 
 async function main(): Promise<void> {
@@ -90,11 +124,19 @@ async function main(): Promise<void> {
   if (command === 'send' || command === 'receive') return runPartCommand(command, rest);
   const { positionals, values } = parseArgs({
     allowPositionals: true,
-    options: { store: { type: 'string' }, run: { type: 'string' }, agent: { type: 'string' } },
+    options: {
+      store: { type: 'string' },
+      run: { type: 'string' },
+      agent: { type: 'string' },
+      broker: { type: 'string' },
+      host: { type: 'string' },
+    },
   });
-  const { agent, ...changed } = values;
+  const { agent, broker, host = hostname(), ...changed } = values;
   const directories = { ...defaultDirectories, ...changed };
-  await (positionals[0] === 'guard' ? guard(directories, parseAgent(agent)) : serve(directories));
+  if (positionals[0] === 'guard') await guard(directories, parseAgent(agent));
+  else if (broker === undefined) await serveInput(directories);
+  else await serveBroker(directories, broker, host);
 }
 
 // Standard output belongs to the RPC: whatever a library prints must not end up in it.

@@ -4,6 +4,7 @@ import { formatTable } from '../cli/table.ts';
 import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
 import { reportOf, resultsDirectory, saveReport, writePerformancePage } from './report.ts';
+import { busBench } from './bus/bus-bench.ts';
 import { gateBench } from './gate/gate-bench.ts';
 import { quiesceBench } from './quiesce/quiesce-bench.ts';
 import { saveBench } from './save/save-bench.ts';
@@ -13,6 +14,7 @@ import { snapshotBench } from './snapshot-bench.ts';
 import { timerBench } from './timer/timer-bench.ts';
 
 const benches: Readonly<Record<string, Bench>> = {
+  bus: busBench,
   gate: gateBench,
   quiesce: quiesceBench,
   restore: restoreBench,

@@ -4,7 +4,14 @@ import type { StaghornService } from '../controller/service.ts';
 
 /** What the command line stands on beside the API: loaded only by the commands that need it. */
 export interface Parts {
-  createController(options: { stateDir: string; logger: FastifyBaseLogger }): Promise<Controller>;
+  /** @param options.brokerFile - how to get to the site's message broker */
+  createController(options: {
+    stateDir: string;
+    logger: FastifyBaseLogger;
+    brokerFile?: string | undefined;
+  }): Promise<Controller>;
+  /** Runs the agent of this host until a signal. @returns its exit code */
+  runAgent(args: readonly string[], signal: AbortSignal): Promise<number>;
   loadLab(): Promise<LabTools>;
 }
 

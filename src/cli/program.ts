@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 
+import { addAgentCommand } from './commands/agent.ts';
 import { addArchiveCommands } from './commands/archives.ts';
 import { addExperimentCommands } from './commands/experiment.ts';
 import { addFramesCommand } from './commands/frames.ts';
@@ -39,6 +40,7 @@ function buildProgram(shell: Shell): Command {
       outputError: () => undefined,
     });
   addServeCommand(program, shell);
+  addAgentCommand(program, shell);
   addLabCommands(program, shell);
   addExperimentCommands(program, shell);
   addSnapshotCommands(program, shell);

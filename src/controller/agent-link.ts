@@ -1,6 +1,6 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
-import type { HostSpec } from '../protocol/resources.ts';
+import type { HostSpec, Transport } from '../protocol/resources.ts';
 import {
   agentContract,
   protocolVersion,
@@ -13,6 +13,7 @@ import { version } from '../protocol/version.ts';
 import { every, type Time } from '../protocol/time.ts';
 import {
   connectAgent,
+  type BrokerAgents,
   type BundleFile,
   type RemoteProcess,
   type RpcClient,
@@ -35,10 +36,21 @@ export interface AgentConnection {
 /** Brings up the agent of a host. */
 export type AgentConnector = (spec: HostSpec) => Promise<AgentConnection>;
 
+export type AgentConnectors = Readonly<Record<Transport, AgentConnector>>;
+
 /** Over SSH, by which the agent is brought to the host, too. */
 export function sshConnector(files: readonly BundleFile[]): AgentConnector {
   return ({ name, ssh = name, sshConfig: configFile, user, port }) =>
     connectAgent(agentContract, { host: ssh, configFile, user, port }, { files });
+}
+
+/** Over the site's broker, to which its agents have connected. @throws StaghornError 'invalid-input' without one */
+export function brokerConnector(broker: BrokerAgents | null): AgentConnector {
+  return ({ name, agent = name }) => {
+    if (broker !== null) return broker.connect(agentContract, agent);
+    const text = 'its experiment has transport: amqp, and the server was started without --broker';
+    return Promise.reject(new StaghornError('invalid-input', text));
+  };
 }
 
 export interface LinkTools {

@@ -1,20 +1,20 @@
 import type { Logger } from '../protocol/logger.ts';
-import type { HostSpec } from '../protocol/resources.ts';
+import type { HostSpec, Transport } from '../protocol/resources.ts';
 import { systemTime, type Time } from '../protocol/time.ts';
-import { AgentLink, type AgentConnector, type LinkTools } from './agent-link.ts';
+import { AgentLink, type AgentConnectors, type LinkTools } from './agent-link.ts';
 
 /** Each is a login and perhaps a deployment: more at once would only wait for each other. */
 const connectingMax = 64;
 
 /** Keeps the connections to agents: one a host and login, opened when first needed, opened anew when it broke. */
 export class AgentPool {
-  readonly #connector: AgentConnector;
+  readonly #connectors: AgentConnectors;
   readonly #tools: LinkTools;
   readonly #links = new Map<string, Promise<AgentLink>>();
   readonly #turns = new Turns(connectingMax);
 
-  constructor(connector: AgentConnector, log: Logger, time: Time = systemTime) {
-    this.#connector = connector;
+  constructor(connectors: AgentConnectors, log: Logger, time: Time = systemTime) {
+    this.#connectors = connectors;
     this.#tools = { log, time };
   }
 
@@ -22,9 +22,9 @@ export class AgentPool {
     return this.#tools.time;
   }
 
-  async connect(spec: HostSpec): Promise<AgentLink> {
+  async connect(spec: HostSpec, transport: Transport = 'ssh'): Promise<AgentLink> {
     const { vms: _, ...login } = spec;
-    const key = JSON.stringify(login);
+    const key = JSON.stringify({ ...login, transport });
     const known = this.#links.get(key);
     if (known !== undefined) {
       const link = await known;
@@ -33,14 +33,14 @@ export class AgentPool {
     // Another caller may have begun to connect while the old link was looked at.
     const begun = this.#links.get(key);
     if (begun !== undefined && begun !== known) return begun;
-    const opening = this.#turns.take(() => AgentLink.open(spec, this.#connector, this.#tools));
+    const opening = this.#turns.take(() => AgentLink.open(spec, this.#connectors[transport], this.#tools));
     this.#links.set(key, opening);
     opening.catch(() => this.#links.delete(key));
     return opening;
   }
 
-  async connectAll(specs: readonly HostSpec[]): Promise<AgentLink[]> {
-    const results = await Promise.allSettled(specs.map((spec) => this.connect(spec)));
+  async connectAll(specs: readonly HostSpec[], transport?: Transport): Promise<AgentLink[]> {
+    const results = await Promise.allSettled(specs.map((spec) => this.connect(spec, transport)));
     const failure = results.find((result) => result.status === 'rejected');
     if (failure !== undefined) throw failure.reason;
     return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));

@@ -80,9 +80,9 @@ export class Experiments {
 
   /** Connects to the hosts (all, or the named ones) and measures their clocks. */
   async connect(name: string, only?: ReadonlySet<string>): Promise<BarrierHost[]> {
-    const { hosts, frameBufferBytes = defaultFrameBufferBytes } = this.get(name);
+    const { hosts, transport, frameBufferBytes = defaultFrameBufferBytes } = this.get(name);
     const specs = hosts.filter((host) => only === undefined || only.has(host.name));
-    const links = await this.#pool.connectAll(specs);
+    const links = await this.#pool.connectAll(specs, transport);
     return Promise.all(
       links.map(async (link, index): Promise<BarrierHost> => {
         const spec: HostSpec = specs[index]!;

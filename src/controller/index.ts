@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 import type { Logger } from '../protocol/logger.ts';
-import type { BundleFile } from '../transport/index.ts';
-import { sshConnector } from './agent-link.ts';
+import { BrokerAgents, type BrokerSettings, type BundleFile } from '../transport/index.ts';
+import { brokerConnector, sshConnector } from './agent-link.ts';
 import { AgentPool } from './agent-pool.ts';
 import { Catalog } from './catalog.ts';
 import { Controller } from './controller.ts';
@@ -13,6 +13,8 @@ export interface ControllerOptions {
   /** Where the catalog is kept. */
   readonly stateDir: string;
   readonly logger: Logger;
+  /** The site's message broker; without one, experiments have to be reached over SSH. */
+  readonly broker?: BrokerSettings | undefined;
 }
 
 /** The agent as `npm run build` leaves it: dist/agent-bundle, as far from src/controller as from dist/controller. */
@@ -25,19 +27,22 @@ export function agentBundle(): BundleFile[] {
 }
 
 /** Composes the controller from its parts. */
-export function createController({ stateDir, logger }: ControllerOptions): {
+export function createController({ stateDir, logger, broker }: ControllerOptions): {
   service: StaghornService;
   close(): Promise<void>;
 } {
   const catalog = Catalog.open(join(stateDir, 'catalog.sqlite'));
   markInterrupted(catalog, logger);
-  const pool = new AgentPool(sshConnector(agentBundle()), logger);
+  const brokerAgents = broker === undefined ? null : new BrokerAgents(broker);
+  const connectors = { ssh: sshConnector(agentBundle()), amqp: brokerConnector(brokerAgents) };
+  const pool = new AgentPool(connectors, logger);
   const controller = new Controller(catalog, pool, logger);
   return {
     service: controller,
     close: async () => {
       await controller.close();
       await pool.close();
+      await brokerAgents?.close();
       catalog.close();
     },
   };

@@ -22,6 +22,9 @@ export const hostSpec = z.strictObject({
     .describe('Path of an ssh_config file on the controller; ~/.ssh/config if left out'),
   user: z.string().optional().describe('Login user, above what ssh_config says'),
   port: z.int().min(1).max(65535).optional(),
+  agent: resourceName
+    .optional()
+    .describe('Name under which its agent is at the message broker; the name of the host if left out'),
   vms: z
     .array(z.string().min(1))
     .min(1)
@@ -35,6 +38,13 @@ export const hostSpec = z.strictObject({
     ),
 });
 export type HostSpec = z.infer<typeof hostSpec>;
+
+/**
+ * What carries the calls to the agents. `ssh`: the controller logs in and brings the agent along; `amqp`: agents that
+ * the site runs have connected to its message broker.
+ */
+export const transport = z.enum(['ssh', 'amqp']);
+export type Transport = z.infer<typeof transport>;
 
 /**
  * What becomes of a frame that comes in from an external port while time stands still. `hold`: it is kept at the
@@ -57,6 +67,7 @@ export const experimentInput = z.strictObject({
   name: resourceName,
   description: z.string().max(4096).optional(),
   hosts: z.array(hostSpec).min(1).max(1000),
+  transport: transport.optional().describe('How the controller reaches the agents; ssh if left out'),
   externalFrames: externalFrames
     .optional()
     .describe('What becomes of frames from external ports while time stands still; hold if left out'),

@@ -90,7 +90,7 @@ export class Site {
     const connect = ({ name }: { readonly name: string }) => this.#connect(name);
     this.#controller = new Controller(
       this.#catalog,
-      new AgentPool(connect, silentLog, this.#controllerTime),
+      new AgentPool({ ssh: connect, amqp: connect }, silentLog, this.#controllerTime),
       silentLog,
     );
   }

@@ -6,4 +6,5 @@ export type { BundleFile } from './agent-bundle.ts';
 export { openSshSession, type OpenSshOptions } from './ssh-open.ts';
 export type { SshSession } from './ssh-session.ts';
 export type { SshTarget } from './ssh-settings.ts';
+export { BrokerAgents } from './amqp-controller.ts';
 export type { RemoteProcess } from './ssh-process.ts';

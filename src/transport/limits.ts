@@ -16,4 +16,14 @@ export const transportLimits = {
   maxSshConfigDepth: 16,
   /** Versions of the agent that are kept in a host's cache. */
   keptVersions: 3,
+  /** A larger part of a session's byte stream goes through the broker in pieces (RabbitMQ 4 takes 16 MiB at most). */
+  brokerPieceBytes: 1024 * 1024,
+  /** Agents that one published message names: all names fit in a frame of 128 KiB. */
+  brokerTargets: 500,
+  /** AMQP's own heartbeat: a broker that is silent for two of them is lost. */
+  brokerHeartbeatS: 4,
+  /** How often controller and agent tell each other through the broker that they are there. */
+  brokerBeatMs: 2_000,
+  /** A peer that was not heard for so long is lost. */
+  brokerSilenceMs: 9_000,
 } as const;

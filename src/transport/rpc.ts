@@ -1,5 +1,7 @@
 // The half of the transport that an agent needs. Apart from index.ts so that an agent's bundle is without SSH, whose
 // native parts do not bundle.
+export { serveAtBroker, type ServeAtBrokerOptions } from './amqp-agent.ts';
+export { readBrokerFile, type BrokerSettings } from './amqp-settings.ts';
 export { createRpcClient, type CallOptions, type RpcClient } from './rpc-client.ts';
 export {
   defineContract,

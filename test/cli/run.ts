@@ -5,6 +5,7 @@ import { FakeTerminal } from './fake-terminal.ts';
 /** Clients need no parts: to ask for one is an error. */
 export const noParts: Parts = {
   createController: () => Promise.reject(new Error('a client asked for a controller')),
+  runAgent: () => Promise.reject(new Error('a client asked for an agent')),
   loadLab: () => Promise.reject(new Error('a client asked for the lab')),
 };
 

@@ -137,7 +137,8 @@ describe('an archive', () => {
 describe('a part of a snapshot', () => {
   it('is copied to another host, once, and goes with the snapshot', async () => {
     const id = (await list()).find(({ name }) => name === 'checked')!.id;
-    const pool = new AgentPool(sshConnector(agentBundle()), silent);
+    const connect = sshConnector(agentBundle());
+    const pool = new AgentPool({ ssh: connect, amqp: connect }, silent);
     try {
       const definition = JSON.parse(await readFile(lab!.experimentFile, 'utf8')) as { hosts: never[] };
       const [from, to] = await pool.connectAll(definition.hosts);

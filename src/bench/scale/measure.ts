@@ -36,7 +36,8 @@ export async function measureScale(options: ScaleOptions): Promise<ScaleMeasurem
   const directory = await mkdtemp(join(tmpdir(), 'staghorn-bench-scale-'));
   const agents = await AgentProcess.start(join(directory, 'agents'), hosts, vmsPerHost);
   const catalog = Catalog.open(join(directory, 'catalog.sqlite'));
-  const pool = new AgentPool(({ name }) => agents.connect(name), silentLog);
+  const connect = ({ name }: { readonly name: string }) => agents.connect(name);
+  const pool = new AgentPool({ ssh: connect, amqp: connect }, silentLog);
   const controller = new Controller(catalog, pool, silentLog);
   const rss = new PeakRss();
   try {

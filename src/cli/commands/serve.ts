@@ -18,6 +18,7 @@ const SAME_SIGNAL_MS = 200;
 interface ServeOptions {
   readonly listen: string;
   readonly stateDir: string;
+  readonly broker?: string;
   readonly tokenFile?: string;
   /** False by --no-token. */
   readonly token: boolean;
@@ -31,6 +32,11 @@ export function addServeCommand(program: Command, { terminal, parts }: Shell): v
     .option('--token-file <file>', 'bearer token that requests must carry (else made in the state directory)')
     .option('--no-token', 'let in whoever can connect')
     .option('--state-dir <dir>', 'catalog and token', terminal.env['STAGHORN_STATE_DIR'] ?? defaultStateDir)
+    .option(
+      '--broker <file>',
+      'how to get to the message broker, for experiments with transport: amqp (STAGHORN_BROKER_FILE)',
+      terminal.env['STAGHORN_BROKER_FILE'],
+    )
     .action(async (options: ServeOptions) => {
       if (!options.token && options.tokenFile !== undefined) {
         throw new StaghornError('invalid-input', '--token-file and --no-token contradict each other');
@@ -81,7 +87,7 @@ async function serve(
   await makeStateDir(stateDir);
   const token = options.token ? await tokenOf(options) : null;
   const logger = pino({ level: terminal.env['STAGHORN_LOG'] ?? 'info' }, terminal.stderr);
-  const controller = await parts.createController({ stateDir, logger });
+  const controller = await parts.createController({ stateDir, logger, brokerFile: options.broker });
   const app = buildApp({ service: controller.service, token, logger });
   const close = async () => {
     await app.close();
