@@ -6,6 +6,7 @@ import type { AgentParams } from '../protocol/rpc.ts';
 import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
 import type { PartialSnapshot, SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
+import { overlaySpareBytes, type DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
 import { chooseMethod } from '../vmm/save-methods.ts';
 import { edgeOf } from './edge-of-host.ts';
@@ -20,6 +21,7 @@ import { VmGroup } from './vm-group.ts';
 
 export interface ArmTools {
   readonly store: SnapshotStore;
+  readonly disks: DiskDirectory;
   readonly journal: IntentJournal;
   readonly reports: SessionReports;
   readonly log: Logger;
@@ -71,11 +73,7 @@ export async function arm(
     const writer =
       params.snapshot === null || switches === null
         ? null
-        : new SnapshotWriter(
-            await prepareDirectory(params.snapshot, chosen, tools.store, undo),
-            chosen,
-            switches,
-          );
+        : new SnapshotWriter(await prepareDirectory(params.snapshot, chosen, tools, undo), chosen, switches);
     ports.attach();
     edge?.attach();
     signal.throwIfAborted();
@@ -168,12 +166,12 @@ async function chooseMethods(
 async function prepareDirectory(
   snapshot: string,
   chosen: readonly ChosenMethod[],
-  store: SnapshotStore,
+  { store, disks }: ArmTools,
   undo: (() => unknown)[],
 ): Promise<PartialSnapshot> {
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
-  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method)));
+  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method, disks)));
   return directory;
 }
 
@@ -193,7 +191,10 @@ function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMe
 }
 
 async function requireSpace(vms: readonly ControlledVm[], store: SnapshotStore): Promise<void> {
-  const neededBytes = vms.reduce((sum, { layout }) => sum + layout.main.length, spareBytes);
+  const neededBytes = vms.reduce(
+    (sum, { layout, disks }) => sum + layout.main.length + disks.writable.length * overlaySpareBytes,
+    spareBytes,
+  );
   const freeBytes = await store.freeBytes();
   if (freeBytes >= neededBytes) return;
   const mebibytes = (bytes: number) => `${Math.ceil(bytes / 1024 / 1024)} MiB`;

@@ -14,6 +14,7 @@ import {
   type StoredVm,
 } from '../store/manifest.ts';
 import { checkFile } from '../store/snapshot-directory.ts';
+import { findDiskDamage } from '../vmm/disks/restored-disks.ts';
 import { parseChunkChecksums } from './stored-ram.ts';
 
 /** What keeps a snapshot from being restored, in words: its files are not what was sealed, or the host does not fit. */
@@ -67,7 +68,11 @@ function qemuMisfits({ name, exe, qemuVersion }: StoredVm, versions: ReadonlyMap
 }
 
 async function damageOf(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
-  return [...(await ramSizeDamage(vm, directory)), ...(await smallFileDamage(vm, directory, signal))];
+  return [
+    ...(await ramSizeDamage(vm, directory)),
+    ...(await smallFileDamage(vm, directory, signal)),
+    ...(await findDiskDamage(vm)),
+  ];
 }
 
 async function ramSizeDamage(vm: StoredVm, directory: string): Promise<string[]> {

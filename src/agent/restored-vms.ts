@@ -6,6 +6,8 @@ import { writeMemory } from '../native/ram.ts';
 import { VmPorts } from '../network/vm-ports.ts';
 import type { HostManifest, StoredVm } from '../store/manifest.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
+import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
+import { prepareDisks } from '../vmm/disks/restored-disks.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm, type LaunchSpec } from '../vmm/launch.ts';
 import { readSurroundings } from './host-inventory.ts';
 import { VmGroup } from './vm-group.ts';
@@ -19,6 +21,7 @@ interface StartOptions {
   readonly manifest: HostManifest;
   readonly directory: string;
   readonly runDirectory: string;
+  readonly disks: DiskDirectory;
   readonly signal: AbortSignal;
   /** Told at each start, so that a failure of one VM can end the others. */
   readonly onStarted: (vms: readonly StartedVm[]) => void;
@@ -26,13 +29,15 @@ interface StartOptions {
 
 /** Starts every VM of a snapshot, paused, with RAM and devices as they were. */
 export async function startVms(options: StartOptions): Promise<StartedVm[]> {
-  const { manifest, directory, runDirectory, signal, onStarted } = options;
+  const { manifest, directory, runDirectory, disks, signal, onStarted } = options;
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   const started: StartedVm[] = [];
   const results = await Promise.allSettled(
     manifest.vms.map(async (stored) => {
-      const spec = launchSpec(stored, directory, runDirectory);
-      const launched = await launchPaused(spec, signal);
+      const prepared = await prepareDisks(stored, disks);
+      const spec = launchSpec({ ...stored, args: prepared.args }, directory, runDirectory);
+      // A QEMU that answers has its images open, and what none has open is collected.
+      const launched = await launchPaused(spec, signal).finally(() => disks.letGo(prepared.overlays));
       started.push({ stored, launched });
       onStarted(started);
       await loadDeviceState(launched, spec, join(directory, stored.state.file));

@@ -2,6 +2,8 @@ import { messageOf, StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult, CutReport } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
+import { longestChain } from '../vmm/disks/shorten.ts';
+import type { QemuProcess } from '../vmm/qemu-process.ts';
 import type { IntentJournal } from './intent.ts';
 import { BufferWatch } from './buffer-watch.ts';
 import { intentOf } from './intent-of-group.ts';
@@ -68,7 +70,10 @@ export class StopSession {
         ({ ringMapId }) => ringMapId,
       ),
     );
-    for (const vm of parts.group.vms) void vm.qmp.closed.then(() => this.#vmGone(vm));
+    for (const vm of parts.group.vms) {
+      void vm.qmp.closed.then(() => this.#vmGone(vm));
+      vm.disks.watch((error) => this.#giveUp(error));
+    }
   }
 
   get description(): AgentResult<'arm'> {
@@ -82,6 +87,12 @@ export class StopSession {
       ports: armedPorts(group.vms),
       warnings: [...this.#parts.warnings],
     };
+  }
+
+  /** VMs whose disks' chains of images are to be shortened once the barrier has ended. */
+  get longChains(): QemuProcess[] {
+    const { vms } = this.#parts.group;
+    return vms.filter(({ disks }) => disks.longestChain > longestChain).map(({ process }) => process);
   }
 
   get isOpen(): boolean {

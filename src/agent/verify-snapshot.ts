@@ -2,6 +2,7 @@ import { messageOf } from '../errors/index.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
 import { checkFile, type SnapshotStore } from '../store/snapshot-directory.ts';
 import { switchFilesOf, type HostManifest } from '../store/manifest.ts';
+import { findDiskDamage } from '../vmm/disks/restored-disks.ts';
 import { findRamDamage } from './restore-check.ts';
 
 interface VerifyRequest {
@@ -36,6 +37,7 @@ export async function verifySnapshot(
     }
     problems.push(await findRamDamage(directory, vm.ram, signal));
     bytes += vm.ram.bytes;
+    problems.push(...(await findDiskDamage(vm)));
   }
   const found = problems.filter((problem) => problem !== null);
   return { ok: found.length === 0, bytes, problems: found };

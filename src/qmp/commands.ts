@@ -56,6 +56,8 @@ export interface BlockImage {
   readonly format: string;
   readonly 'virtual-size': number;
   readonly 'actual-size'?: number;
+  readonly encrypted?: boolean;
+  readonly 'format-specific'?: { readonly type: string; readonly data: JsonObject };
   readonly 'backing-filename'?: string;
   readonly 'full-backing-filename'?: string;
   readonly 'backing-image'?: BlockImage;
@@ -74,9 +76,29 @@ export interface BlockDevice {
     readonly drv: string;
     readonly backing_file?: string;
     readonly backing_file_depth: number;
+    readonly encrypted: boolean;
+    readonly detect_zeroes: 'off' | 'on' | 'unmap';
+    readonly cache: { readonly writeback: boolean; readonly direct: boolean; readonly 'no-flush': boolean };
     readonly image: BlockImage;
   };
   readonly 'io-status'?: 'ok' | 'failed' | 'nospace';
+}
+
+/** Of one node of the block graph. */
+export interface NamedBlockNode {
+  readonly 'node-name': string;
+  readonly drv: string;
+  readonly file: string;
+  readonly ro: boolean;
+}
+
+export interface BlockJobInfo {
+  readonly type: string;
+  /** The job's id. */
+  readonly device: string;
+  readonly len: number;
+  readonly offset: number;
+  readonly status: string;
 }
 
 export interface RxFilter {
@@ -128,6 +150,20 @@ export interface QmpCommands {
   'query-kvm': Entry<Nothing, { readonly enabled: boolean; readonly present: boolean }>;
   'query-memdev': Entry<Nothing, readonly MemoryBackend[]>;
   'query-block': Entry<Nothing, readonly BlockDevice[]>;
+  'query-named-block-nodes': Entry<{ readonly flat?: boolean }, readonly NamedBlockNode[]>;
+  'query-block-jobs': Entry<Nothing, readonly BlockJobInfo[]>;
+  'blockdev-add': Entry<JsonObject & { readonly driver: string; readonly 'node-name': string }, Nothing>;
+  'blockdev-del': Entry<{ readonly 'node-name': string }, Nothing>;
+  'block-stream': Entry<
+    {
+      readonly device: string;
+      readonly bottom?: string;
+      readonly 'job-id'?: string;
+      readonly speed?: number;
+    },
+    Nothing
+  >;
+  'block-job-cancel': Entry<{ readonly device: string; readonly force?: boolean }, Nothing>;
   'query-rx-filter': Entry<{ readonly name?: string }, readonly RxFilter[]>;
   'query-cpus-fast': Entry<Nothing, readonly CpuInfo[]>;
   'query-fdsets': Entry<Nothing, readonly FdSet[]>;

@@ -4,6 +4,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:f
 import { dirname, join } from 'node:path';
 
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
+import { snapshotId } from '../protocol/names.ts';
 import { formatManifest, parseManifest, type HostManifest, type StoredFile } from './manifest.ts';
 
 const manifestName = 'manifest.json';
@@ -51,6 +52,12 @@ export class SnapshotStore {
       throw new StaghornError('snapshot-damaged', `${path} does not have the checksum that was sealed`);
     }
     return parseManifest(text, path);
+  }
+
+  /** The ids of everything that is sealed here. */
+  async sealed(): Promise<string[]> {
+    const names = await readdir(this.#root).catch(() => []);
+    return names.filter((name) => snapshotId.safeParse(name).success);
   }
 
   async remove(snapshot: string): Promise<void> {

@@ -5,6 +5,9 @@ import type { Nic, SaveMethod, Vm } from '../protocol/vm.ts';
 import type { PreparedCommand, QmpClient, QmpEvent } from '../qmp/index.ts';
 import { connectQmp, vmError } from './connect-qmp.ts';
 import { DeviceStateFile } from './device-state-file.ts';
+import type { DiskDirectory } from './disks/disk-directory.ts';
+import { readDisks } from './disks/read-disks.ts';
+import { VmDisks } from './disks/vm-disks.ts';
 import { describeVm, type HostSurroundings } from './inspect.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { readRamLayout, type RamLayout } from './ram-layout.ts';
@@ -43,6 +46,7 @@ interface Parts {
   readonly qmp: QmpClient;
   readonly taps: readonly ControlledTap[];
   readonly layout: RamLayout;
+  readonly disks: VmDisks;
   readonly resumes: boolean;
 }
 
@@ -56,6 +60,7 @@ export class ControlledVm {
   readonly qmp: QmpClient;
   readonly taps: readonly ControlledTap[];
   readonly layout: RamLayout;
+  readonly disks: VmDisks;
   /** Whether it runs outside the barrier: one that its owner had paused is neither stopped nor resumed by us. */
   readonly resumes: boolean;
   #state: DeviceStateFile | undefined;
@@ -67,6 +72,7 @@ export class ControlledVm {
     this.qmp = parts.qmp;
     this.taps = parts.taps;
     this.layout = parts.layout;
+    this.disks = parts.disks;
     this.resumes = parts.resumes;
   }
 
@@ -94,6 +100,7 @@ export class ControlledVm {
     try {
       const vm = await describeVm(process, qmp, path, surroundings);
       const layout = await readRamLayout(qmp, process.pid);
+      const { disks } = await readDisks(process, qmp);
       taps = await openTaps(process.pid, vm);
       return new ControlledVm({
         process,
@@ -101,6 +108,7 @@ export class ControlledVm {
         qmp,
         taps,
         layout,
+        disks: new VmDisks(process, qmp, disks),
         resumes: resumes || vm.status === 'running',
       });
     } catch (error) {
@@ -114,11 +122,12 @@ export class ControlledVm {
     return this.vm.name;
   }
 
-  /** Makes ready to keep devices and RAM; to be called before time stops. */
-  async prepareSave(method: SaveMethod): Promise<void> {
+  /** Makes ready to keep devices, RAM and disks; to be called before time stops. */
+  async prepareSave(method: SaveMethod, overlays: DiskDirectory): Promise<void> {
     try {
       this.#state = await DeviceStateFile.prepare(this.qmp);
       this.#keeper = await saveMethods[method].prepare(this.process.pid, this.layout);
+      await this.disks.prepare(overlays);
     } catch (error) {
       throw vmError(this.name, `preparing to save by method ${method}`, error);
     }
@@ -142,11 +151,12 @@ export class ControlledVm {
     return this.#prepare('cont', 'RESUME', timeoutMs);
   }
 
-  /** Keeps devices and RAM of the VM, which must be stopped. */
+  /** Keeps disks, devices and RAM of the VM, which must be stopped. */
   async keep(): Promise<StoppedVm> {
     if (this.#state === undefined || this.#keeper === undefined)
       throw new Error('prepareSave was not called');
     try {
+      await this.disks.cut();
       const stateNs = await this.#state.save();
       return { stateNs, stateBytes: this.#state.bytes(), ram: await this.#keeper.keep() };
     } catch (error) {
@@ -172,6 +182,7 @@ export class ControlledVm {
     closeTaps(this.taps);
     await this.releaseRam().catch(() => undefined);
     await this.#state?.close();
+    await this.disks.close();
     await this.qmp.close();
   }
 
