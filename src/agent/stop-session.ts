@@ -245,6 +245,7 @@ export class StopSession {
     // Only now: what saves a VM that hangs must not keep the others from going on.
     await writer?.settled();
     if (abortReason !== null) await writer?.discard();
+    await Promise.allSettled(group.vms.map(({ disks }) => disks.goOn()));
     await this.#markers.ebb();
     await group.close();
     await this.#parts.watch.close();

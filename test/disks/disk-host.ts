@@ -8,8 +8,16 @@ import { join } from 'node:path';
 import { AgentService } from '../../src/agent/agent-service.ts';
 import { monotonicNs } from '../../src/native/clock.ts';
 import { newSnapshotId } from '../../src/protocol/names.ts';
-import { type AgentMethod, type AgentParams, type AgentResult } from '../../src/protocol/rpc.ts';
+import {
+  agentContract,
+  type AgentContract,
+  type AgentMethod,
+  type AgentParams,
+  type AgentResult,
+} from '../../src/protocol/rpc.ts';
 import { QmpClient } from '../../src/qmp/index.ts';
+import { createRpcClient, type RpcClient } from '../../src/transport/rpc.ts';
+import { readOpenFiles } from '../../src/vmm/disks/open-files.ts';
 import { findQemuProcesses } from '../../src/vmm/qemu-process.ts';
 import { NetworkLab } from '../network/network-lab.ts';
 import { OpenVSwitch } from '../network/open-vswitch.ts';
@@ -40,11 +48,14 @@ export class DiskHost {
   readonly #lab = NetworkLab.enter();
   readonly #floppy = join(this.directory, 'floppy.img');
   readonly #children: ChildProcess[] = [];
+  readonly #last: (() => unknown)[] = [];
   #ovs: OpenVSwitch | undefined;
-  service: AgentService;
+  readonly #service: AgentService;
+  #agent: ChildProcess | undefined;
+  #client: RpcClient<AgentContract> | undefined;
 
   private constructor() {
-    this.service = this.newAgent();
+    this.#service = this.#newAgent();
   }
 
   static async start(): Promise<DiskHost> {
@@ -63,7 +74,7 @@ export class DiskHost {
     }
   }
 
-  newAgent(): AgentService {
+  #newAgent(): AgentService {
     const log = {
       debug: silent,
       info: silent,
@@ -74,8 +85,38 @@ export class DiskHost {
       progress: silent,
       barrierLost: (_: string, error: Error) => this.lost.push(error.message),
     };
-    const directories = { store: this.store, run: join(this.directory, 'run') };
+    const directories = { store: this.store, run: this.#run };
     return new AgentService({ directories, notices, log, recovered: null });
+  }
+
+  /** From here on the agent is a process of its own, as it is built; @returns its PID. */
+  async startAgent(): Promise<number> {
+    const program = join(import.meta.dirname, '../../dist/agent/main.js');
+    const agent = spawn(process.execPath, [program, '--store', this.store, '--run', this.#run], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    this.#agent = agent;
+    this.#children.push(agent);
+    this.#client = createRpcClient(agentContract, {
+      readable: agent.stdout,
+      writable: agent.stdin,
+      host: 'here',
+    });
+    await this.call('clock', {});
+    return agent.pid!;
+  }
+
+  /** Kills it, and waits until its guardian has put right what it left. */
+  async killAgent(): Promise<void> {
+    this.#agent?.kill('SIGKILL');
+    this.#client = undefined;
+    const intents = join(this.#run, 'barriers');
+    await eventually(async () => readdirSync(intents).length === 0, 30_000);
+    await eventually(async () => (await readOpenFiles(this.#agent!.pid!)).length === 0);
+  }
+
+  get #run(): string {
+    return join(this.directory, 'run');
   }
 
   image(name: string): string {
@@ -140,7 +181,8 @@ export class DiskHost {
 
   /** A call as the agent's peer would make it: checked, and with every default. */
   async call<M extends AgentMethod>(method: M, params: AgentParams<M>): Promise<AgentResult<M>> {
-    const handler = this.service.handlers[method] as (
+    if (this.#client !== undefined) return this.#client.call(method, params, { timeoutMs: 60_000 });
+    const handler = this.#service.handlers[method] as (
       params: AgentParams<M>,
       context: { signal: AbortSignal },
     ) => Promise<AgentResult<M>>;
@@ -228,8 +270,14 @@ export class DiskHost {
     await eventually(async () => (await this.pid(vm).catch(() => null)) !== pid);
   }
 
+  /** Something to undo when all that runs here has ended. */
+  atEnd(step: () => unknown): void {
+    this.#last.push(step);
+  }
+
   async stop(): Promise<void> {
-    await this.service.close('the test ends');
+    this.#agent?.kill('SIGKILL');
+    await this.#service.close('the test ends');
     const own = (await findQemuProcesses()).filter(({ qmpSockets }) =>
       qmpSockets.some((path) => path.startsWith(`${this.directory}/`)),
     );
@@ -238,6 +286,7 @@ export class DiskHost {
       if (child.exitCode === null && child.signalCode === null) await once(child, 'exit');
     await this.#ovs?.stop();
     this.#lab.leave();
+    for (const step of this.#last.reverse()) await step();
     rmSync(this.directory, { recursive: true });
   }
 }

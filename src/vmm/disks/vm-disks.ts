@@ -36,6 +36,7 @@ export class VmDisks {
   #overlays: Overlay[] = [];
   #images: readonly string[] = [];
   #cut = false;
+  #starved = false;
 
   constructor(process: QemuProcess, qmp: QmpClient, disks: readonly LiveDisk[]) {
     this.#process = process;
@@ -86,10 +87,18 @@ export class VmDisks {
     const { name: vm } = this.#process;
     return this.#qmp.onEvent((event) => {
       if (!isEvent(event, 'BLOCK_IO_ERROR') || event.data.action !== 'stop') return;
+      this.#starved ||= event.data.nospace === true;
       const { device, 'node-name': node, operation, reason, nospace } = event.data;
       const what = `VM ${vm}: disk ${device || (node ?? '')}: ${operation} failed: ${reason}`;
       onError(new StaghornError(nospace === true ? 'disk-full' : 'vm-failed', what, { context: { vm } }));
     });
+  }
+
+  /** A VM that stopped for want of space tries again: what was removed in the meantime may be enough. */
+  async goOn(): Promise<void> {
+    if (!this.#starved) return;
+    const { status } = await this.#qmp.execute('query-status');
+    if (status === 'io-error') await this.#qmp.execute('cont');
   }
 
   /** Lets go. Overlays that were not needed are gone afterwards. May be called again. */
