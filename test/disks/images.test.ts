@@ -208,11 +208,13 @@ describe('a VM whose disks cannot be kept', { timeout: 60_000 }, () => {
       await qmp.execute('device_add', { driver: 'virtio-blk-pci', drive: 'late', id: 'plugged' });
     });
     const { vms } = await host.call('discover', { vms: ['vm'] });
-    expect(vms[0]?.obstacles.toSorted()).toEqual([
-      expect.stringMatching(/limited.* is behind a block driver \(throttle\)/),
-      expect.stringMatching(/plugged.* is not on the command line of QEMU/),
-      expect.stringMatching(/^disk pflash0: it is a flash memory/),
-      expect.stringMatching(/^disk virtio0: image split.qcow2 keeps its data in another file/),
-    ]);
+    expect(vms[0]?.obstacles).toEqual(
+      expect.arrayContaining([
+        expect.stringMatching(/limited.* is behind a block driver \(throttle\)/),
+        expect.stringMatching(/plugged.* is not on the command line of QEMU/),
+        expect.stringMatching(/^disk pflash0: it is a flash memory/),
+        expect.stringMatching(/^disk virtio0: image split.qcow2 keeps its data in another file/),
+      ]),
+    );
   });
 });
