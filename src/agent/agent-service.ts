@@ -1,14 +1,17 @@
 import { hostname, release } from 'node:os';
 
-import { StaghornError } from '../errors/index.ts';
+import { messageOf, StaghornError } from '../errors/index.ts';
 import { monotonicNs, realtimeNs } from '../native/clock.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { protocolVersion, type AgentContract } from '../protocol/rpc.ts';
 import { version } from '../protocol/version.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
+import { collectImages, disksOf } from '../vmm/disks/collect.ts';
+import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import type { RpcHandlers } from '../transport/rpc.ts';
 import { intentDirectory, type AgentDirectories } from './agent-directories.ts';
 import { arm } from './arm.ts';
+import { ChainShortener } from './chain-shortener.ts';
 import { checkRestore } from './check-restore.ts';
 import { discoverPorts, discoverVms } from './host-inventory.ts';
 import { IntentJournal } from './intent.ts';
@@ -38,16 +41,21 @@ export class AgentService {
   readonly #store: SnapshotStore;
   readonly #journal: IntentJournal;
   readonly #probes = new QemuProbes();
+  readonly #disks: DiskDirectory;
+  readonly #chains: ChainShortener;
   readonly #sessions = new Map<string, StopSession | RestoreSession>();
 
   constructor(parts: AgentParts) {
     this.#parts = parts;
     this.#store = new SnapshotStore(parts.directories.store);
     this.#journal = new IntentJournal(intentDirectory(parts.directories));
+    this.#disks = disksOf(this.#store);
+    this.#chains = new ChainShortener({ disks: this.#disks, store: this.#store, log: parts.log });
   }
 
   /** Ends every barrier under way: the controller is gone. */
   async close(reason: string): Promise<void> {
+    await this.#chains.stop();
     const open = [...this.#sessions.values()].filter((session) => session.isOpen);
     await Promise.allSettled(open.map((session) => session.abort(reason)));
   }
@@ -71,10 +79,13 @@ export class AgentService {
       };
     },
     clock: () => ({ monotonicNs: monotonicNs(), realtimeNs: realtimeNs() }),
-    discover: async ({ vms }, { signal }) => ({ vms: await discoverVms(vms, signal) }),
-    ports: async ({ vms }, { signal }) => ({ ports: await discoverPorts(vms, signal) }),
+    discover: ({ vms }, { signal }) =>
+      this.#chains.yieldTo(async () => ({ vms: await discoverVms(vms, signal) })),
+    ports: ({ vms }, { signal }) =>
+      this.#chains.yieldTo(async () => ({ ports: await discoverPorts(vms, signal) })),
 
     arm: async (params, { signal }) => {
+      await this.#chains.stop();
       const session = await arm(params, this.#toolsFor(params.barrier), signal);
       this.#sessions.set(params.barrier, session);
       return session.description;
@@ -92,7 +103,12 @@ export class AgentService {
     resume: ({ barrier, vms }) => this.#session(barrier).resume(vms),
     settle: ({ barrier }) => this.#session(barrier).settle(),
     store: ({ barrier }) => this.#stopSession(barrier).store(),
-    commit: async (params) => this.#stopSession(params.barrier).commit(params),
+    commit: async (params) => {
+      const session = this.#stopSession(params.barrier);
+      const sealed = await session.commit(params);
+      this.#chains.start(session.longChains);
+      return sealed;
+    },
     abort: async ({ barrier, reason }) => {
       const session = this.#sessions.get(barrier);
       const aborting = session instanceof StopSession ? session.takeBack(reason) : session?.abort(reason);
@@ -106,6 +122,7 @@ export class AgentService {
     },
 
     restoreCheck: async (params, { signal }) => {
+      await this.#chains.stop();
       const { directories } = this.#parts;
       const tools = { ...this.#toolsFor(params.barrier), directories, probes: this.#probes };
       const session = await checkRestore(params, tools, signal);
@@ -126,6 +143,9 @@ export class AgentService {
     },
     removeSnapshot: async ({ snapshot }) => {
       await this.#store.remove(snapshot);
+      await collectImages(this.#disks, this.#store).catch((error: unknown) =>
+        this.#parts.log.warn({ snapshot }, `unused disk images were not removed: ${messageOf(error)}`),
+      );
       return {};
     },
     frames: async ({ snapshot }) => {
@@ -156,7 +176,7 @@ export class AgentService {
       progress: (step, done, total) => notices.progress(barrier, step, done, total),
       lost: (error) => notices.barrierLost(barrier, error),
     };
-    return { store: this.#store, journal: this.#journal, reports, log };
+    return { store: this.#store, disks: this.#disks, journal: this.#journal, reports, log };
   }
 
   #session(barrier: string): StopSession | RestoreSession {

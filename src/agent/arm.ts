@@ -6,6 +6,7 @@ import type { AgentParams } from '../protocol/rpc.ts';
 import type { MethodChoice, SaveMethod } from '../protocol/vm.ts';
 import type { PartialSnapshot, SnapshotStore } from '../store/snapshot-directory.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
+import { overlaySpareBytes, type DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
 import { ramBytesOf } from '../vmm/ram-layout.ts';
 import { chooseMethod, saveMethods } from '../vmm/save-methods.ts';
@@ -22,6 +23,7 @@ import { VmGroup } from './vm-group.ts';
 
 export interface ArmTools {
   readonly store: SnapshotStore;
+  readonly disks: DiskDirectory;
   readonly journal: IntentJournal;
   readonly reports: SessionReports;
   readonly log: Logger;
@@ -78,7 +80,7 @@ export async function arm(
       params.snapshot === null || switches === null || storage === null
         ? null
         : new SnapshotWriter(
-            await prepareDirectory(params.snapshot, chosen, params.ram, tools.store, undo),
+            await prepareDirectory(params.snapshot, chosen, params.ram, tools, undo),
             chosen,
             switches,
             storage,
@@ -177,13 +179,13 @@ async function prepareDirectory(
   snapshot: string,
   chosen: readonly ChosenMethod[],
   { maxBytesPerSecond }: AgentParams<'arm'>['ram'],
-  store: SnapshotStore,
+  { store, disks }: ArmTools,
   undo: (() => unknown)[],
 ): Promise<PartialSnapshot> {
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
   const place = { directory: directory.path, maxBytesPerSecond };
-  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method, place)));
+  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method, place, disks)));
   return directory;
 }
 
@@ -207,7 +209,8 @@ async function requireSpace(chosen: readonly ChosenMethod[], store: SnapshotStor
     (sum, { vm: { layout }, method }) => sum + ramBytesOf(layout) * saveMethods[method].copiesOnDisk,
     0,
   );
-  const neededBytes = Math.ceil(ramBytes * (1 + besideRam)) + spareBytes;
+  const writableDisks = chosen.reduce((sum, { vm: { disks } }) => sum + disks.writable.length, 0);
+  const neededBytes = Math.ceil(ramBytes * (1 + besideRam)) + writableDisks * overlaySpareBytes + spareBytes;
   const freeBytes = await store.freeBytes();
   if (freeBytes >= neededBytes) return;
   const mebibytes = (bytes: number) => `${Math.ceil(bytes / 1024 / 1024)} MiB`;

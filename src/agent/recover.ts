@@ -5,6 +5,8 @@ import type { Logger } from '../protocol/logger.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { isRestoreFrom } from '../vmm/command-line.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
+import { collectImages, disksOf } from '../vmm/disks/collect.ts';
+import { dropIdleNodes } from '../vmm/disks/jobs.ts';
 import { isRunning } from '../vmm/process-identity.ts';
 import { findQemuProcesses, isStillRunning, readQemuProcess } from '../vmm/qemu-process.ts';
 import { terminateVm } from '../vmm/terminate.ts';
@@ -36,6 +38,9 @@ export async function recover(journal: IntentJournal, store: SnapshotStore, log:
     log.warn({ barrier: entry.barrier, outcome: line }, 'recovered a barrier that a dead agent had left');
     lines.push(`barrier ${entry.barrier}: ${line}`);
   }
+  await collectImages(disksOf(store), store).catch((error: unknown) =>
+    log.warn({}, `unused disk images were not removed: ${messageOf(error)}`),
+  );
   return lines;
 }
 
@@ -56,6 +61,7 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
       group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest), beginsOf(entry));
     }
     problems.push(...(await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map())));
+    await Promise.allSettled(vms.map(({ qmp }) => dropIdleNodes(qmp)));
   } finally {
     await group.close();
     orphans.close();

@@ -13,6 +13,7 @@ import {
 import { findImageDamage, findStoredDamage, ramFileOf } from '../store/ram-image.ts';
 import { ramsOf } from '../store/ram-parent.ts';
 import { checkFile, SnapshotStore } from '../store/snapshot-directory.ts';
+import { findDiskDamage } from '../vmm/disks/restored-disks.ts';
 import { qemuFit, type Fit } from '../vmm/qemu-fit.ts';
 import type { QemuProbes } from '../vmm/qemu-probe.ts';
 import type { QemuProcess } from '../vmm/qemu-process.ts';
@@ -65,9 +66,13 @@ function qemuFits({ manifest, probes, signal }: ObstacleSearch): Promise<Fit[]> 
 }
 
 async function damageOf(vm: StoredVm, directory: string, signal: AbortSignal): Promise<string[]> {
-  const ramDamage = await Promise.all(ramsOf(vm).map((ram) => imageObstacle(ram, directory, signal)));
+  const [ramDamage, fileDamage, diskDamage] = await Promise.all([
+    Promise.all(ramsOf(vm).map((ram) => imageObstacle(ram, directory, signal))),
+    smallFileDamage(vm, directory, signal),
+    findDiskDamage(vm),
+  ]);
   const ofRam = ramDamage.flatMap((problem) => (problem === null ? [] : [`VM ${vm.name}: ${problem}`]));
-  return [...ofRam, ...(await smallFileDamage(vm, directory, signal))];
+  return [...ofRam, ...fileDamage, ...diskDamage];
 }
 
 /** Layered RAM is put together here: a missing layer or a full disk shows before anything that runs is touched. */

@@ -1,9 +1,12 @@
-import { StaghornError } from '../errors/index.ts';
+import { messageOf, StaghornError } from '../errors/index.ts';
 import type { FrameInFlight } from '../network/frame-file.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
 import type { HostManifest } from '../store/manifest.ts';
+import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import type { QemuProcess } from '../vmm/qemu-process.ts';
+import { collectImages } from '../vmm/disks/collect.ts';
+import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { thisProcess } from '../vmm/process-identity.ts';
 import { terminateVm } from '../vmm/terminate.ts';
 import type { Intent, IntentJournal } from './intent.ts';
@@ -31,6 +34,8 @@ export interface RestoreSessionParts {
   /** Resolves when the checksums of RAM have been recomputed, if that was asked for. */
   readonly verified: Promise<void>;
   readonly runDirectory: string;
+  readonly disks: DiskDirectory;
+  readonly store: SnapshotStore;
   /** What else is plugged into the host's switches, by ifindex: frames in flight may wait there. */
   readonly switchedDevices: readonly number[];
   readonly journal: IntentJournal;
@@ -97,7 +102,7 @@ export class RestoreSession {
   }
 
   async #prepare(elapsedNs: bigint): Promise<AgentResult<'restorePrepare'>> {
-    const { manifest, directory, running, verified, params, runDirectory, whole } = this.#parts;
+    const { manifest, directory, running, verified, params, runDirectory, whole, disks } = this.#parts;
     const { signal } = this.#work;
     const taps = new Set(this.#taps);
     this.#frames = (await readStoredFrames(directory, manifest)).filter(({ port }) => taps.has(port));
@@ -111,6 +116,7 @@ export class RestoreSession {
       directory,
       runDirectory,
       clock: { mode: params.clock, elapsedNs },
+      disks,
       signal,
       onStarted: (vms) => (this.#started = vms),
     });
@@ -197,10 +203,20 @@ export class RestoreSession {
       if (this.#touched) unplugTaps(this.#taps);
     }
     await journal.remove(this.barrier);
+    await this.#collectImages(endsVms);
     this.#state = 'ended';
     const outcome = this.#outcome(endsVms);
     if (abortReason !== null) log.warn({ barrier: this.barrier, outcome }, `restore aborted: ${abortReason}`);
     return outcome;
+  }
+
+  /** What its VMs had written before they went back to the snapshot is given up with that time line. */
+  async #collectImages(aborted: boolean): Promise<void> {
+    const { disks, store, log, manifest } = this.#parts;
+    const replaced = aborted && !this.#touched ? [] : manifest.vms.map(({ name }) => name);
+    await collectImages(disks, store, replaced).catch((error: unknown) =>
+      log.warn({ barrier: this.barrier }, `unused disk images were not removed: ${messageOf(error)}`),
+    );
   }
 
   #outcome(aborted: boolean): string {

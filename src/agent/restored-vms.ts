@@ -10,6 +10,8 @@ import { SnapshotStore } from '../store/snapshot-directory.ts';
 import { planClockShift, shiftClocks, type ClockShift } from '../vmm/clock-shift.ts';
 import { parseCommandLine } from '../vmm/command-line.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
+import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
+import { prepareDisks } from '../vmm/disks/restored-disks.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm, type LaunchSpec } from '../vmm/launch.ts';
 import { hiddenTimeEnvironment } from '../vmm/hidden-time.ts';
 import { readSurroundings } from './host-inventory.ts';
@@ -33,6 +35,7 @@ interface StartOptions {
   readonly directory: string;
   readonly runDirectory: string;
   readonly clock: RestoredTime;
+  readonly disks: DiskDirectory;
   readonly signal: AbortSignal;
   /** Told at each start, so that a failure of one VM can end the others. */
   readonly onStarted: (vms: readonly StartedVm[]) => void;
@@ -40,7 +43,7 @@ interface StartOptions {
 
 /** Starts every VM of a snapshot, paused, with RAM and devices as they were. */
 export async function startVms(options: StartOptions): Promise<StartedVm[]> {
-  const { manifest, directory, runDirectory, clock, signal, onStarted } = options;
+  const { manifest, directory, runDirectory, clock, disks, signal, onStarted } = options;
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   const started: StartedVm[] = [];
   const results = await Promise.allSettled(
@@ -49,8 +52,11 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
       const environment = hiddenTimeEnvironment(hiddenAfter(stored, clock));
       const state = readFile(join(directory, stored.state.file));
       state.catch(() => undefined);
-      const spec = { ...(await launchSpec(stored, { directory, runDirectory, signal })), environment };
-      const launched = await launchPaused(spec, signal);
+      const prepared = await prepareDisks(stored, disks);
+      const placed = { ...stored, args: prepared.args };
+      const spec = { ...(await launchSpec(placed, { directory, runDirectory, signal })), environment };
+      // A QEMU that answers has its images open, and what none has open is collected.
+      const launched = await launchPaused(spec, signal).finally(() => disks.letGo(prepared.overlays));
       started.push({ stored, launched, clocks });
       onStarted(started);
       const shifted = shiftClocks(await state, clocks, parseCommandLine(stored.args));

@@ -5,6 +5,8 @@ import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult, CutReport } from '../protocol/rpc.ts';
 import { systemTime } from '../protocol/time.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
+import { longestChain } from '../vmm/disks/shorten.ts';
+import type { QemuProcess } from '../vmm/qemu-process.ts';
 import { ramBytesOf } from '../vmm/ram-layout.ts';
 import type { IntentJournal } from './intent.ts';
 import { BufferWatch } from './buffer-watch.ts';
@@ -75,7 +77,10 @@ export class StopSession {
         ({ ringMapId }) => ringMapId,
       ),
     );
-    for (const vm of parts.group.vms) void vm.qmp.closed.then(() => this.#vmGone(vm));
+    for (const vm of parts.group.vms) {
+      void vm.qmp.closed.then(() => this.#vmGone(vm));
+      vm.disks.watch((error) => this.#giveUp(error));
+    }
   }
 
   get description(): AgentResult<'arm'> {
@@ -89,6 +94,12 @@ export class StopSession {
       ports: armedPorts(group.vms),
       warnings: [...this.#parts.warnings],
     };
+  }
+
+  /** VMs whose disks' chains of images are to be shortened once the barrier has ended. */
+  get longChains(): QemuProcess[] {
+    const { vms } = this.#parts.group;
+    return vms.filter(({ disks }) => disks.longestChain > longestChain).map(({ process }) => process);
   }
 
   get isOpen(): boolean {
@@ -266,6 +277,7 @@ export class StopSession {
     // Only now: what saves a VM that hangs must not keep the others from going on.
     await writer?.settled();
     if (abortReason !== null) await writer?.discard();
+    await Promise.allSettled(group.vms.map(({ disks }) => disks.goOn()));
     await this.#markers.ebb();
     await group.close();
     await this.#parts.watch.close();

@@ -10,7 +10,7 @@ import { withConfiguration } from '../vmm/device-state.ts';
 import { backendRamFile, mainRamFile, type RamStorage } from './ram-storage.ts';
 
 /** What is stored of one VM, but for what only the end of the barrier knows. */
-export type StoredVmParts = Pick<StoredVm, 'ram' | 'memory' | 'state' | 'blocks'>;
+export type StoredVmParts = Pick<StoredVm, 'ram' | 'memory' | 'state' | 'blocks' | 'disks'>;
 
 /**
  * Saves one VM in two steps: `keep` while it stands still, `store` when it may be running again.
@@ -43,8 +43,9 @@ export class StoppedVmSaver {
     this.#ram ??= await this.#writeRam(this.#kept, signal, onProgress);
     const stream = withConfiguration(await this.vm.readDeviceState(), this.vm.vm.machineType!);
     const state = await this.#directory.write(`${this.vm.name}.state`, stream);
+    const disks = await this.vm.disks.store(signal);
     await this.release();
-    return { ...this.#ram, state };
+    return { ...this.#ram, state, disks };
   }
 
   async release(): Promise<void> {

@@ -6,6 +6,8 @@ import { messageOf } from '../errors/index.ts';
 import type { StoredRam, StoredVm } from '../store/manifest.ts';
 import { ramFileOf } from '../store/ram-image.ts';
 import { SnapshotStore, type StoredPart } from '../store/snapshot-directory.ts';
+import { disksOf } from '../vmm/disks/collect.ts';
+import { prepareDisks } from '../vmm/disks/restored-disks.ts';
 import { formatCommandLine, parseCommandLine } from '../vmm/command-line.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm } from '../vmm/launch.ts';
 import { terminateVm } from '../vmm/terminate.ts';
@@ -37,17 +39,21 @@ export async function findUnloadable(
 
 async function tryToLoad(vm: StoredVm, directory: string, signal: AbortSignal): Promise<void> {
   const place = await mkdtemp(join(tmpdir(), 'staghorn-verify-'));
+  const store = SnapshotStore.containing(directory);
+  const disks = disksOf(store);
   let launched: LaunchedVm | undefined;
+  let overlays: readonly string[] = [];
   try {
     const qmpSocket = join(place, 'qmp');
-    const store = SnapshotStore.containing(directory);
+    const prepared = await prepareDisks(vm, disks);
+    overlays = prepared.overlays;
     const imageOf = (ram: StoredRam) => ramFileOf(store, directory, ram, signal);
     const backends = vm.memory.map(async ({ id, device, ram }) => {
       return { id, device, file: await imageOf(ram), bytes: ram.bytes };
     });
     const spec = {
       ...vm,
-      args: formatCommandLine(forTrial(parseCommandLine(vm.args), { qmpSocket })),
+      args: formatCommandLine(forTrial(parseCommandLine(prepared.args), { qmpSocket })),
       launcher: inOwnNetwork,
       // Only root makes a namespace; the state is the same whoever loads it.
       uid: 0,
@@ -63,6 +69,7 @@ async function tryToLoad(vm: StoredVm, directory: string, signal: AbortSignal): 
   } finally {
     await launched?.qmp.close();
     if (launched !== undefined) await terminateVm(launched.process);
+    await disks.remove(overlays);
     await rm(place, { recursive: true, force: true });
   }
 }

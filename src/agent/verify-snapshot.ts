@@ -3,6 +3,7 @@ import type { AgentResult } from '../protocol/rpc.ts';
 import { switchFilesOf } from '../store/manifest.ts';
 import { ramsOf } from '../store/ram-parent.ts';
 import { checkFile, type SnapshotStore, type StoredPart } from '../store/snapshot-directory.ts';
+import { findDiskDamage } from '../vmm/disks/restored-disks.ts';
 import { findRamDamage } from './restore-check.ts';
 import { findUnloadable } from './trial-load.ts';
 
@@ -59,6 +60,7 @@ export async function findPartDamage(
     }
     problems.push(...(await findRamDamage(directory, vm, signal)));
     bytes += ramsOf(vm).reduce((sum, ram) => sum + ram.bytes, 0);
+    problems.push(...(await findDiskDamage(vm)));
   }
   return { bytes, problems: problems.filter((problem) => problem !== null) };
 }

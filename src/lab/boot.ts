@@ -6,6 +6,7 @@ import type { LabPlan, VmPlan } from './plan.ts';
 import { until } from './processes.ts';
 import { readGuestLines, serialTail } from './serial-log.ts';
 import { portCommands } from './switches.ts';
+import { diskCommands } from './vm-disks.ts';
 import { qemuCommand, type Machine } from './vm.ts';
 
 const POLL_MS = 50;
@@ -54,6 +55,7 @@ async function launch(boot: Boot, vm: VmPlan): Promise<void> {
   const at = { lab: plan.name, host: vm.host };
   try {
     for (const command of portCommands(vm)) await runInHost(at, command, { signal });
+    for (const command of diskCommands(vm)) await runInHost(at, command, { signal });
     await runInHost(at, qemuCommand(vm, machine), { signal });
   } catch (error) {
     if (signal.aborted) throw error;

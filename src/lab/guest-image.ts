@@ -33,6 +33,7 @@ const VIRTIO_MODULES = [
   'failover',
   'net_failover',
   'virtio_net',
+  'virtio_blk',
 ];
 /** In the order in which they must be loaded. */
 const modulesFor: Readonly<Record<GuestKernel, readonly string[]>> = {

@@ -43,8 +43,14 @@ export function outside(lab: string, host: string, path: string): string {
 }
 
 /** A VM's files, as its host sees them. */
-export function vmFiles(vm: string): { qmp: string; serial: string; pid: string } {
-  return { qmp: `${HOST_RUN}/${vm}.qmp`, serial: `${HOST_RUN}/${vm}.serial`, pid: `${HOST_RUN}/${vm}.pid` };
+export function vmFiles(vm: string) {
+  const base = `${HOST_RUN}/${vm}`;
+  return {
+    qmp: `${base}.qmp`,
+    serial: `${base}.serial`,
+    pid: `${base}.pid`,
+    disk: (index: number) => `${base}.disk${index}`,
+  };
 }
 
 /** What the tap of a VM's NIC gave to QEMU and got from it, in pcap(5): of the QEMU that was started last. */

@@ -52,7 +52,15 @@ export const reportSchema = z.strictObject({
 export type GuestReport = z.infer<typeof reportSchema>;
 
 const markSchema = z.strictObject({ t: z.enum(['booted', 'ready']), id: z.string() });
-const lineSchema = z.discriminatedUnion('t', [reportSchema, markSchema]);
+/** Of one disk, every second: what was written and fsynced, and how often something else was read back. */
+const diskSchema = z.strictObject({
+  t: z.literal('disk'),
+  id: z.string(),
+  disk: z.string(),
+  count,
+  strange: count,
+});
+const lineSchema = z.discriminatedUnion('t', [reportSchema, markSchema, diskSchema]);
 export type GuestLine = z.infer<typeof lineSchema>;
 
 function parseLine(line: string): GuestLine | undefined {

@@ -74,12 +74,21 @@ const host = z.strictObject({
     .optional(),
 });
 
+/** An empty image on virtio-blk; the guest keeps a count on it. */
+const disk = z.strictObject({
+  sizeMiB: z.int().min(1).max(1_048_576).default(64),
+  format: z.enum(['qcow2', 'raw']).default('qcow2'),
+  cache: z.enum(['writeback', 'none', 'writethrough', 'directsync', 'unsafe']).default('writeback'),
+});
+export type DiskFile = z.infer<typeof disk>;
+
 const vm = z.strictObject({
   name: memberName,
   host: memberName,
   memoryMiB: z.int().min(64).max(65_536).default(128),
   cpus: z.int().min(1).max(16).default(1),
   nics: z.array(nic).min(1).max(8).prefault([{}]),
+  disks: z.array(disk).max(8).default([]),
   probe: probe.prefault({}),
 });
 

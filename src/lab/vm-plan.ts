@@ -1,7 +1,7 @@
 import { StaghornError } from '../errors/index.ts';
 import { bare, FIRST_VM, macOf, needAddress, subnetFrom } from './addressing.ts';
 import { networksOf } from './nic-checks.ts';
-import type { LabFile } from './schema.ts';
+import type { DiskFile, LabFile } from './schema.ts';
 import type { Shape } from './shaping.ts';
 import { containsAddress } from './subnet.ts';
 
@@ -55,6 +55,7 @@ export interface VmPlan {
   readonly cpus: number;
   readonly kernel: GuestKernel;
   readonly nics: readonly NicPlan[];
+  readonly disks: readonly DiskFile[];
   readonly peers: readonly PeerPlan[];
   readonly reportIntervalMs: number;
   /** The shortest retransmission timeout of the streams that it sends. */
@@ -110,6 +111,7 @@ function planVm(lab: LabFile, index: number): PlannedVm {
     cpus: file.cpus,
     kernel: file.nics.some(needsFullKernel) ? 'full' : 'cloud',
     nics: file.nics.map((_, n) => planNic(lab, index, n)),
+    disks: file.disks,
     reportIntervalMs: probe.reportIntervalMs,
     tcpLeastTimeoutMs: probe.tcpLeastTimeoutMs,
     tcp: probe.tcp

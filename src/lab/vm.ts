@@ -1,5 +1,6 @@
 import { guestCommandLine } from './guest-command-line.ts';
 import type { GuestImages } from './guest-image.ts';
+import { diskArguments } from './vm-disks.ts';
 import { captureFile, imageInHost, vmFiles } from './paths.ts';
 import type { NicPlan, VmPlan } from './plan.ts';
 
@@ -67,6 +68,7 @@ export function qemuCommand(vm: VmPlan, machine: Machine): string[] {
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'none', '-no-reboot'],
     ...['-rtc', 'base=utc,clock=vm'],
     ...vm.nics.flatMap((nic, index) => nicArguments(vm, nic, index, machine)),
+    ...diskArguments(vm),
     ...['-chardev', `file,id=serial0,path=${files.serial},append=on`, '-serial', 'chardev:serial0'],
     ...['-qmp', `unix:${files.qmp},server=on,wait=off`],
     ...['-kernel', `${image}/vmlinuz`, '-initrd', `${image}/initrd`],

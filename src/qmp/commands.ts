@@ -78,6 +78,8 @@ export interface BlockImage {
   readonly format: string;
   readonly 'virtual-size': number;
   readonly 'actual-size'?: number;
+  readonly encrypted?: boolean;
+  readonly 'format-specific'?: { readonly type: string; readonly data: JsonObject };
   readonly 'backing-filename'?: string;
   readonly 'full-backing-filename'?: string;
   readonly 'backing-image'?: BlockImage;
@@ -96,9 +98,29 @@ export interface BlockDevice {
     readonly drv: string;
     readonly backing_file?: string;
     readonly backing_file_depth: number;
+    readonly encrypted: boolean;
+    readonly detect_zeroes: 'off' | 'on' | 'unmap';
+    readonly cache: { readonly writeback: boolean; readonly direct: boolean; readonly 'no-flush': boolean };
     readonly image: BlockImage;
   };
   readonly 'io-status'?: 'ok' | 'failed' | 'nospace';
+}
+
+/** Of one node of the block graph. */
+export interface NamedBlockNode {
+  readonly 'node-name': string;
+  readonly drv: string;
+  readonly file: string;
+  readonly ro: boolean;
+}
+
+export interface BlockJobInfo {
+  readonly type: string;
+  /** The job's id. */
+  readonly device: string;
+  readonly len: number;
+  readonly offset: number;
+  readonly status: string;
 }
 
 export interface RxFilter {
@@ -152,6 +174,20 @@ export interface QmpCommands {
   'query-memdev': Entry<Nothing, readonly MemoryBackend[]>;
   'query-memory-devices': Entry<Nothing, readonly MemoryDevice[]>;
   'query-block': Entry<Nothing, readonly BlockDevice[]>;
+  'query-named-block-nodes': Entry<{ readonly flat?: boolean }, readonly NamedBlockNode[]>;
+  'query-block-jobs': Entry<Nothing, readonly BlockJobInfo[]>;
+  'blockdev-add': Entry<JsonObject & { readonly driver: string; readonly 'node-name': string }, Nothing>;
+  'blockdev-del': Entry<{ readonly 'node-name': string }, Nothing>;
+  'block-stream': Entry<
+    {
+      readonly device: string;
+      readonly bottom?: string;
+      readonly 'job-id'?: string;
+      readonly speed?: number;
+    },
+    Nothing
+  >;
+  'block-job-cancel': Entry<{ readonly device: string; readonly force?: boolean }, Nothing>;
   'query-rx-filter': Entry<{ readonly name?: string }, readonly RxFilter[]>;
   'query-cpus-fast': Entry<Nothing, readonly CpuInfo[]>;
   'query-fdsets': Entry<Nothing, readonly FdSet[]>;

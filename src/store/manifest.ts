@@ -5,6 +5,7 @@ import { layersMax } from '../native/ram.ts';
 import { instantNs } from '../protocol/instant.ts';
 import { snapshotId } from '../protocol/names.ts';
 import { nic, saveMethod } from '../protocol/vm.ts';
+import { storedDisk } from './stored-disks.ts';
 import { storedFile, type StoredFile } from './stored-file.ts';
 import { storedSwitches } from './stored-switches.ts';
 
@@ -78,6 +79,7 @@ export const storedVm = z.strictObject({
   state: storedFile,
   /** RAM blocks other than main memory that are not in the device state (video memory). */
   blocks: z.array(storedFile.extend({ name: z.string() })),
+  disks: z.array(storedDisk).default([]),
 });
 export type StoredVm = z.infer<typeof storedVm>;
 

@@ -4,6 +4,7 @@ import { mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:f
 import { dirname, join } from 'node:path';
 
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
+import { snapshotId } from '../protocol/names.ts';
 import { filesNamedBy } from './manifest-files.ts';
 import { formatManifest, parseManifest, type HostManifest, type StoredFile } from './manifest.ts';
 import { findNeeded, isThere, retire, sweep } from './kept-snapshots.ts';
@@ -93,6 +94,12 @@ export class SnapshotStore {
     const found = await findNeeded(this.#root, snapshot, file);
     if (found !== null) return found;
     throw new StaghornError('snapshot-damaged', `${file} of snapshot ${snapshot} is not here any more`);
+  }
+
+  /** The ids of everything that is sealed here. */
+  async sealed(): Promise<string[]> {
+    const names = await readdir(this.#root).catch(() => []);
+    return names.filter((name) => snapshotId.safeParse(name).success);
   }
 
   /** Removes a snapshot. Where others need its files it goes out of sight, and goes for good with the last of them. */

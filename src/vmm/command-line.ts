@@ -237,7 +237,8 @@ export function withMachineType(
   const named = options.findLast(
     ({ name, value }) => name === 'machine' && parseParameters(value ?? '', 'type').has('type'),
   );
-  if (named === undefined || named.value === null) return [...options, { name: 'machine', value: machineType }];
+  if (named === undefined || named.value === null)
+    return [...options, { name: 'machine', value: machineType }];
   const parameters = parseParameters(named.value, 'type').set('type', machineType);
   const full: CommandOption = { name: 'machine', value: formatParameters(parameters, 'type') };
   return options.map((option) => (option === named ? full : option));

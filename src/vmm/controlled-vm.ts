@@ -5,6 +5,9 @@ import type { Nic, SaveMethod, Vm } from '../protocol/vm.ts';
 import type { PreparedCommand, QmpClient, QmpEvent } from '../qmp/index.ts';
 import { connectQmp, vmError } from './connect-qmp.ts';
 import { DeviceStateFile } from './device-state-file.ts';
+import type { DiskDirectory } from './disks/disk-directory.ts';
+import { readDisks } from './disks/read-disks.ts';
+import { VmDisks } from './disks/vm-disks.ts';
 import { describeVm, type HostSurroundings } from './inspect.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { readRamLayout, type RamLayout } from './ram-layout.ts';
@@ -45,6 +48,7 @@ interface Parts {
   readonly qmp: QmpClient;
   readonly taps: readonly ControlledTap[];
   readonly layout: RamLayout;
+  readonly disks: VmDisks;
   readonly resumes: boolean;
 }
 
@@ -58,6 +62,7 @@ export class ControlledVm {
   readonly qmp: QmpClient;
   readonly taps: readonly ControlledTap[];
   readonly layout: RamLayout;
+  readonly disks: VmDisks;
   /** Whether it runs outside the barrier: one that its owner had paused is neither stopped nor resumed by us. */
   readonly resumes: boolean;
   #state: DeviceStateFile | undefined;
@@ -70,6 +75,7 @@ export class ControlledVm {
     this.qmp = parts.qmp;
     this.taps = parts.taps;
     this.layout = parts.layout;
+    this.disks = parts.disks;
     this.resumes = parts.resumes;
   }
 
@@ -97,6 +103,7 @@ export class ControlledVm {
     try {
       const vm = await describeVm(process, qmp, path, surroundings);
       const layout = await readRamLayout(qmp, process.pid, process.options);
+      const { disks } = await readDisks(process, qmp);
       taps = await openTaps(process.pid, vm);
       return new ControlledVm({
         process,
@@ -104,6 +111,7 @@ export class ControlledVm {
         qmp,
         taps,
         layout,
+        disks: new VmDisks(process, qmp, disks),
         resumes: resumes || vm.status === 'running',
       });
     } catch (error) {
@@ -117,12 +125,11 @@ export class ControlledVm {
     return this.vm.name;
   }
 
-  /**
-   * Makes ready to keep devices and RAM; to be called before time stops.
-   */
+  /** Makes ready to keep devices, RAM and disks; to be called before time stops. */
   async prepareSave(
     method: SaveMethod,
     place: Pick<SaveTarget, 'directory' | 'maxBytesPerSecond'>,
+    overlays: DiskDirectory,
   ): Promise<void> {
     try {
       await this.#state?.close();
@@ -133,6 +140,7 @@ export class ControlledVm {
         layout: this.layout,
         ...place,
       });
+      await this.disks.prepare(overlays);
     } catch (error) {
       throw vmError(this.name, `preparing to save by method ${method}`, error);
     }
@@ -156,11 +164,12 @@ export class ControlledVm {
     return this.#prepare('cont', 'RESUME', timeoutMs);
   }
 
-  /** Keeps devices and RAM of the VM, which must be stopped. */
+  /** Keeps disks, devices and RAM of the VM, which must be stopped. */
   async keep(): Promise<StoppedVm> {
     if (this.#state === undefined || this.#keeper === undefined)
       throw new Error('prepareSave was not called');
     try {
+      await this.disks.cut();
       const stateNs = await this.#state.save();
       const sentBefore = this.#framesSent();
       const ram = await this.#keeper.keep();
@@ -202,6 +211,7 @@ export class ControlledVm {
     closeTaps(this.taps);
     await this.releaseRam().catch(() => undefined);
     await this.#state?.close();
+    await this.disks.close();
     await this.qmp.close();
   }
 

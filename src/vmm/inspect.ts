@@ -12,6 +12,7 @@ import {
   withoutRestoreOptions,
 } from './command-line.ts';
 import { connectQmp, hmp, qomGet } from './connect-qmp.ts';
+import { readDisks } from './disks/read-disks.ts';
 import { parseInfoNetwork, type NetworkPair } from './info-network.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { ramBytesOf, readRamLayout, type RamLayout } from './ram-layout.ts';
@@ -77,7 +78,7 @@ export async function describeVm(
       ...unrestorableOptions(process.options),
       ...userObstacles(process),
       ...layoutObstacles(layout),
-      ...(await diskObstacles(qmp)),
+      ...(await readDisks(process, qmp)).obstacles,
       ...(await migrationBlockers(qmp)),
     ],
   };
@@ -178,18 +179,6 @@ function hasVnetHdr(pid: number, fd: number): boolean {
   } finally {
     closeDescriptor(own);
   }
-}
-
-/** Disks that the guest can write are not part of a snapshot yet: restoring RAM without them would corrupt them. */
-async function diskObstacles(qmp: QmpClient): Promise<string[]> {
-  const devices = await qmp.execute('query-block');
-  return devices.flatMap(({ device, qdev, inserted }) =>
-    inserted === undefined || inserted.ro
-      ? []
-      : [
-          `disk ${device || qdev || inserted.file} (${inserted.file}) is writable, and disks are not saved yet`,
-        ],
-  );
 }
 
 async function migrationBlockers(qmp: QmpClient): Promise<string[]> {

@@ -53,6 +53,7 @@ export async function sealSamplePart(
     },
     state: await partial.write('a.state', randomBytes(10_000)),
     blocks: [],
+    disks: [],
   };
   const manifest: HostManifest = {
     format: 'staghorn-snapshot',

@@ -7,6 +7,7 @@ import { StoppedVmSaver, type StoredVmParts } from '../../src/agent/stopped-vm-s
 import { writeMemory } from '../../src/native/ram.ts';
 import type { SaveMethod } from '../../src/protocol/vm.ts';
 import { SnapshotStore, type PartialSnapshot } from '../../src/store/snapshot-directory.ts';
+import { disksOf } from '../../src/vmm/disks/collect.ts';
 import { formatCommandLine } from '../../src/vmm/command-line.ts';
 import { ControlledVm } from '../../src/vmm/controlled-vm.ts';
 import { launchPaused, loadDeviceState, type LaunchSpec } from '../../src/vmm/launch.ts';
@@ -101,7 +102,7 @@ export class SavedVm {
     const store = new SnapshotStore(this.#root);
     const directory = await store.create(snapshot);
     this.#directory = directory;
-    await this.#vm.prepareSave(method, { directory: directory.path, maxBytesPerSecond: 0 });
+    await this.#vm.prepareSave(method, { directory: directory.path, maxBytesPerSecond: 0 }, disksOf(store));
     const storage = await RamStorage.prepare({ parent: null, ram: inFull }, store, [this.#vm], signal);
     const saver = new StoppedVmSaver(this.#vm, method, directory, storage);
     await this.#vm.qmp.execute('stop');
@@ -118,7 +119,7 @@ export class SavedVm {
   async giveUp(method: SaveMethod, when: 'armed' | 'kept'): Promise<void> {
     const store = new SnapshotStore(this.#root);
     const directory = await store.create(`20261122T000000Z-00000${this.#snapshots++}`);
-    await this.#vm.prepareSave(method, { directory: directory.path, maxBytesPerSecond: 0 });
+    await this.#vm.prepareSave(method, { directory: directory.path, maxBytesPerSecond: 0 }, disksOf(store));
     if (when === 'kept') {
       await this.#vm.qmp.execute('stop');
       await this.#vm.keep();

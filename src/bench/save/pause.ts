@@ -3,6 +3,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import type { ControlledVm } from '../../vmm/controlled-vm.ts';
 import type { KeptRam } from '../../vmm/save-methods.ts';
+import { DiskDirectory } from '../../vmm/disks/disk-directory.ts';
 import type { BenchVm } from './bench-vm.ts';
 
 const migrationPollMs = 5;
@@ -16,7 +17,11 @@ export async function pauseByFork(
 ): Promise<number> {
   const controlled = await vm.control();
   try {
-    await controlled.prepareSave('fork', { directory: tmpdir(), maxBytesPerSecond: 0 });
+    await controlled.prepareSave(
+      'fork',
+      { directory: tmpdir(), maxBytesPerSecond: 0 },
+      new DiskDirectory(tmpdir()),
+    );
     const startedMs = performance.now();
     await controlled.qmp.execute('stop');
     const { ram } = await controlled.keep();

@@ -194,5 +194,6 @@ int main(void) {
     return 1;
   }
   say_state("booted");
+  keep_disks(probe.name);
   run(start_timer(), udp, listener);
 }

@@ -85,6 +85,9 @@ uint64_t retransmission_timeouts(void);
 // The streams to peers as elements of a JSON array.
 void describe_streams(const struct probe *probe, char *text, size_t size);
 
+// Begins to keep a count on every disk there is, in processes of their own.
+void keep_disks(const char *guest);
+
 struct clocks {
   int64_t last_wake_ns, largest_gap_ns, second_gap_ns;
   int64_t jump_ns, tsc_jump_ns;
