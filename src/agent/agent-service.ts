@@ -10,6 +10,9 @@ import type { RpcHandlers } from '../transport/rpc.ts';
 import { intentDirectory, type AgentDirectories } from './agent-directories.ts';
 import { arm } from './arm.ts';
 import { checkRestore } from './check-restore.ts';
+import { checkFork } from './fork/fork-check.ts';
+import { forkDirectory } from './fork/fork-directory.ts';
+import { removeFork } from './fork/remove-fork.ts';
 import { discoverPorts, discoverVms } from './host-inventory.ts';
 import { IntentJournal } from './intent.ts';
 import { RestoreSession } from './restore-session.ts';
@@ -107,6 +110,12 @@ export class AgentService {
     restorePrepare: ({ barrier }) => this.#restoreSession(barrier).prepare(),
 
     restoreDrain: ({ barrier, ...options }) => this.#restoreSession(barrier).flush(options),
+
+    forkCheck: (params, { signal }) =>
+      checkFork(params, { store: this.#store, directories: this.#parts.directories }, signal),
+    forkRemove: async ({ fork }, { signal }) => ({
+      vms: await removeFork(forkDirectory(this.#parts.directories, fork), signal),
+    }),
 
     verify: (params, { signal }) => verifySnapshot(this.#store, params, signal),
     removeSnapshot: async ({ snapshot }) => {

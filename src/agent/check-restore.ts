@@ -3,6 +3,7 @@ import type { AgentParams } from '../protocol/rpc.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { findQemuProcesses } from '../vmm/qemu-process.ts';
 import type { AgentDirectories } from './agent-directories.ts';
+import { takePlace } from './fork/fork-check.ts';
 import { readSurroundings, switchedDevices } from './host-inventory.ts';
 import { findObstacles, requireIntactRam } from './restore-check.ts';
 import { RestoreSession } from './restore-session.ts';
@@ -19,7 +20,12 @@ export async function checkRestore(
   signal: AbortSignal,
 ): Promise<RestoreSession> {
   const store: SnapshotStore = tools.store;
-  const manifest = await store.readManifest(params.snapshot, params.manifestSha256);
+  const stored = await store.readManifest(params.snapshot, params.manifestSha256);
+  const { placement } = params;
+  const manifest =
+    placement === null
+      ? stored
+      : await takePlace(stored, placement, { directories: tools.directories, signal });
   const directory = store.pathOf(params.snapshot);
   // Where VMs are to be replaced, none is touched on any host before RAM is known to be whole on all. Where none
   // runs there is nothing to lose, and VMs are loaded meanwhile.

@@ -92,7 +92,7 @@ export class RestoreSession {
   async #prepare(): Promise<AgentResult<'restorePrepare'>> {
     const { manifest, directory, running, verified, params, runDirectory } = this.#parts;
     const { signal } = this.#work;
-    this.#frames = await readStoredFrames(directory, manifest);
+    this.#frames = await readStoredFrames(directory, manifest, params.placement);
     this.#touched = true;
     await Promise.all(running.map((vm) => terminateVm(vm)));
     await this.#writeIntent('loading');
@@ -201,9 +201,10 @@ export class RestoreSession {
   }
 
   #writeIntent(phase: Intent['phase']): Promise<void> {
-    const { params, journal } = this.#parts;
-    const { barrier, snapshot } = params;
-    const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps };
+    const { params, journal, manifest } = this.#parts;
+    const { barrier, snapshot, placement } = params;
+    const restores = { vms: manifest.vms.map(({ name }) => name), placement };
+    const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps, restores };
     const intent =
       this.#group === undefined
         ? { ...common, agent: thisProcess(), vms: [], gate: null, edge: null }

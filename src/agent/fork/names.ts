@@ -1,0 +1,34 @@
+import { createHash } from 'node:crypto';
+
+import type { QemuProcess } from '../../vmm/qemu-process.ts';
+
+/** Of a network device, without the terminating zero (IFNAMSIZ in include/uapi/linux/if.h). */
+export const longestDeviceName = 15;
+const digestLength = 6;
+
+export const suffixOf = (fork: number): string => `.f${fork}`;
+
+/**
+ * The name that a thing has in a fork. It depends on nothing but its name and the fork's number, so that whoever knows
+ * both finds it. A name that would be too long keeps its beginning, and a digest tells it from its like.
+ */
+export function placedName(name: string, fork: number, longest = Infinity): string {
+  const suffix = suffixOf(fork);
+  if (name.length + suffix.length <= longest) return name + suffix;
+  const digest = createHash('sha256').update(name).digest('hex').slice(0, digestLength);
+  return name.slice(0, longest - suffix.length - digestLength) + digest + suffix;
+}
+
+export const placedDevice = (name: string, fork: number): string => placedName(name, fork, longestDeviceName);
+
+/** The number of the fork that a name belongs to; null if to none. */
+export function forkOfName(name: string): number | null {
+  const digits = /\.f([1-9]\d{0,8})$/.exec(name)?.[1];
+  return digits === undefined ? null : Number(digits);
+}
+
+/** Whether a VM was started as a part of a fork: its control socket is in its fork's directory. */
+export function isVmOfFork({ name, qmpSockets }: Pick<QemuProcess, 'name' | 'qmpSockets'>): boolean {
+  const fork = forkOfName(name);
+  return fork !== null && qmpSockets.some((path) => path.includes(`/forks/f${fork}/`));
+}
