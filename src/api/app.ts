@@ -4,6 +4,7 @@ import { serializerCompiler, type ZodTypeProvider } from 'fastify-type-provider-
 import type { StaghornService } from '../controller/service.ts';
 import { requireToken } from './auth.ts';
 import { experimentRoutes } from './experiments.ts';
+import { forkRoutes } from './forks.ts';
 import { healthRoutes } from './health.ts';
 import { readJsonBodies } from './json-body.ts';
 import { answerUnknownRoutes } from './known-routes.ts';
@@ -89,6 +90,7 @@ function addRoutes(
     const secured: Router = scope.withTypeProvider<ZodTypeProvider>();
     experimentRoutes(secured, context);
     snapshotRoutes(secured, context);
+    forkRoutes(secured, context);
     operationRoutes(secured, context);
     metricsRoutes(secured, context);
   });

@@ -11,6 +11,14 @@ export const snapshotsQuery = z.strictObject({
   experiment: resourceName.optional().describe('Only those of this experiment'),
 });
 
+export const removalQuery = z.strictObject({
+  destroy: z
+    .enum(['true', 'false'])
+    .default('false')
+    .transform((word) => word === 'true')
+    .describe('Of a fork: end its VMs, and remove its bridges, taps and files'),
+});
+
 export const eventsHeaders = z.looseObject({
   'last-event-id': z
     .string()

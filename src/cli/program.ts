@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { Command } from 'commander';
 
 import { addExperimentCommands } from './commands/experiment.ts';
+import { addForkCommand } from './commands/fork.ts';
 import { addFramesCommand } from './commands/frames.ts';
 import { addOperationCommands } from './commands/operations.ts';
 import { addRestoreCommand } from './commands/restore.ts';
@@ -41,6 +42,7 @@ function buildProgram(shell: Shell): Command {
   addExperimentCommands(program, shell);
   addSnapshotCommands(program, shell);
   addRestoreCommand(program, shell);
+  addForkCommand(program, shell);
   addFramesCommand(program, shell);
   addOperationCommands(program, shell);
   return program;

@@ -15,7 +15,7 @@ export class AgentPool {
   }
 
   async connect(spec: HostSpec): Promise<AgentLink> {
-    const { vms: _, ...login } = spec;
+    const { vms: _vms, external: _external, ...login } = spec;
     const key = JSON.stringify(login);
     const known = this.#links.get(key);
     if (known !== undefined) {

@@ -8,6 +8,7 @@ import type {
   ExperimentInput,
   ExperimentPort,
   ExperimentVm,
+  ForkInput,
   Operation,
   OperationEvent,
   RestoreInput,
@@ -20,9 +21,11 @@ import { version } from '../protocol/version.ts';
 import type { AgentPool } from './agent-pool.ts';
 import type { Catalog, StoredSnapshot } from './catalog.ts';
 import { Experiments } from './experiments.ts';
+import { forkSnapshot } from './fork-snapshot.ts';
 import { Metrics } from './metrics.ts';
 import { Operations, type OperationStart } from './operations.ts';
 import { Pauses } from './pauses.ts';
+import { destroyFork } from './remove-fork.ts';
 import { restoreSnapshot } from './restore-snapshot.ts';
 import type { Health, StaghornService } from './service.ts';
 import { takeSnapshot } from './take-snapshot.ts';
@@ -78,8 +81,9 @@ export class Controller implements StaghornService {
     return this.#experiments.get(name);
   }
 
-  async removeExperiment(name: string): Promise<void> {
-    this.#experiments.remove(name);
+  async removeExperiment(name: string, { destroy = false } = {}): Promise<void> {
+    if (destroy) await destroyFork(this.#experiments, name);
+    else this.#experiments.remove(name);
   }
 
   async listVms(experiment: string, signal?: AbortSignal): Promise<ExperimentVm[]> {
@@ -199,6 +203,13 @@ export class Controller implements StaghornService {
         end();
       }
     });
+  }
+
+  forkSnapshot(id: string, input: ForkInput): Operation {
+    const stored = this.#requireSealed(id);
+    return this.#startOn(stored.snapshot, 'fork', (context) =>
+      forkSnapshot(this.#experiments, stored, input, context),
+    );
   }
 
   verifySnapshot(id: string): Operation {

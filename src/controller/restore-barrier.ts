@@ -1,3 +1,4 @@
+import type { Placement } from '../protocol/fork.ts';
 import type { Progress, RestoreInput } from '../protocol/resources.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
 import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
@@ -13,6 +14,8 @@ export interface RestoreBarrierOptions {
   /** When each VM had stopped, by host, on one clock of the time of the snapshot: only differences count. */
   readonly stopOffsetsNs: ReadonlyMap<string, VmInstants>;
   readonly input: RestoreInput;
+  /** Of a fork: where it is put. */
+  readonly placement?: Placement;
   readonly hosts: readonly BarrierHost[];
   readonly report: (progress: Progress) => void;
 }
@@ -43,6 +46,7 @@ export class RestoreBarrier extends AgentBarrier {
         verify: input.verify,
         vms: input.vms ?? null,
         clock: input.clock,
+        placement: this.#options.placement ?? null,
         leaseMs: defaultLeaseMs,
         frameBufferBytes: host.frameBufferBytes,
       };

@@ -18,3 +18,7 @@ export type Placement = z.infer<typeof placement>;
 /** What an experiment that is a fork came from. */
 export const forkOrigin = placement.extend({ snapshot: snapshotId });
 export type ForkOrigin = z.infer<typeof forkOrigin>;
+
+/** The name that a VM has in a fork: known to whoever knows its own and the fork's number. */
+export const forkVmName = (name: string, fork: number): string => `${name}${forkSuffix(fork)}`;
+export const forkSuffix = (fork: number): string => `.f${fork}`;

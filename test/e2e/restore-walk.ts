@@ -37,7 +37,7 @@ export class RestoreWalk {
     const { barrier } = this;
     const check = {
       ...{ barrier, snapshot: this.#snapshot.id, replace: true, verify: false },
-      ...{ vms: null, clock: 'hidden' as const },
+      ...{ vms: null, clock: 'hidden' as const, placement: null },
       ...{ leaseMs: this.#leaseMs, frameBufferBytes: 16 * 1024 * 1024 },
     };
     await this.#each(({ name, agent }) => {

@@ -1,25 +1,22 @@
 import { createHash } from 'node:crypto';
 
+import { forkSuffix } from '../../protocol/fork.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
 
 /** Of a network device, without the terminating zero (IFNAMSIZ in include/uapi/linux/if.h). */
 export const longestDeviceName = 15;
 const digestLength = 6;
 
-export const suffixOf = (fork: number): string => `.f${fork}`;
-
 /**
- * The name that a thing has in a fork. It depends on nothing but its name and the fork's number, so that whoever knows
+ * The name that a device has in a fork. It depends on nothing but its name and the fork's number, so that whoever knows
  * both finds it. A name that would be too long keeps its beginning, and a digest tells it from its like.
  */
-export function placedName(name: string, fork: number, longest = Infinity): string {
-  const suffix = suffixOf(fork);
-  if (name.length + suffix.length <= longest) return name + suffix;
+export function placedDevice(name: string, fork: number): string {
+  const suffix = forkSuffix(fork);
+  if (name.length + suffix.length <= longestDeviceName) return name + suffix;
   const digest = createHash('sha256').update(name).digest('hex').slice(0, digestLength);
-  return name.slice(0, longest - suffix.length - digestLength) + digest + suffix;
+  return name.slice(0, longestDeviceName - suffix.length - digestLength) + digest + suffix;
 }
-
-export const placedDevice = (name: string, fork: number): string => placedName(name, fork, longestDeviceName);
 
 /** The number of the fork that a name belongs to; null if to none. */
 export function forkOfName(name: string): number | null {

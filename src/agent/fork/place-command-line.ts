@@ -1,6 +1,7 @@
+import { forkVmName } from '../../protocol/fork.ts';
 import type { CommandOption } from '../../vmm/command-line.ts';
 import { isOn, readOption, valueOf, without, withValue, writeOption } from './command-parts.ts';
-import { placedDevice, placedName } from './names.ts';
+import { placedDevice } from './names.ts';
 import type { OwnPlaces } from './own-places.ts';
 import {
   placeCharacterDevice,
@@ -63,7 +64,7 @@ const name: Placer = (value, { fork }) => {
   const option = readOption(value, 'guest');
   const guest = valueOf(option, 'guest');
   return {
-    value: guest === undefined ? value : writeOption(withValue(option, 'guest', placedName(guest, fork))),
+    value: guest === undefined ? value : writeOption(withValue(option, 'guest', forkVmName(guest, fork))),
   };
 };
 

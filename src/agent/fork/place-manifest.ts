@@ -1,11 +1,11 @@
 import { join } from 'node:path';
 
 import { StaghornError } from '../../errors/index.ts';
-import type { Placement } from '../../protocol/fork.ts';
+import { forkVmName, type Placement } from '../../protocol/fork.ts';
 import type { Nic } from '../../protocol/vm.ts';
 import type { HostManifest, StoredVm } from '../../store/manifest.ts';
 import { formatCommandLine, parseCommandLine, vmName } from '../../vmm/command-line.ts';
-import { placedDevice, placedName } from './names.ts';
+import { placedDevice } from './names.ts';
 import { OwnPlaces } from './own-places.ts';
 import { placeCommandLine } from './place-command-line.ts';
 import { placeSwitches } from './place-switches.ts';
@@ -61,7 +61,7 @@ function placeVm(vm: StoredVm, { fork }: Placement, directory: string) {
   const qmpSocket = files.placeOf(vm.qmpSocket) ?? vm.qmpSocket;
   const taps = new Map(vm.nics.map(({ netdev, tap }) => [netdev, placedDevice(tap, fork)]));
   const { options, obstacles } = placeCommandLine(parseCommandLine(vm.args), { fork, files, taps });
-  const name = placedName(vm.name, fork);
+  const name = forkVmName(vm.name, fork);
   // A VM without a name of its own was called by its process.
   const naming = vmName(options) === name ? [] : [{ name: 'name', value: `guest=${name}` }];
   const placed: StoredVm = {
