@@ -149,10 +149,10 @@ describe('forks of an experiment of four VMs on two hosts', { timeout: 240_000 }
     expect(second.experiment).toBe('deep-1');
     await guestsOf(lab, second).waitForReports(await guestsOf(lab, second).offsets(), 2);
     expect(isFlawless(await judgeFork(own, atSnapshot, { lab, made: second }))).toBe(true);
+    for (const { host, pid } of await get(`${path}/vms`, z.array(experimentVm)))
+      await inHost(host, 'kill', '-KILL', String(pid));
     const atRestore = await guestsOf(lab, made).offsets();
-    const restored = await bench.operate('POST', `/v1/snapshots/${taken.snapshot}/restore`, {
-      replace: true,
-    });
+    const restored = await bench.operate('POST', `/v1/snapshots/${taken.snapshot}/restore`);
     expect(restored).toMatchObject({ state: 'succeeded', error: null });
     await guestsOf(lab, made).waitForReports(atRestore, 2);
     const ranges = [{ to: atSnapshot }, { from: atRestore }];
