@@ -4,10 +4,15 @@ import { parseArgs } from 'node:util';
 import { formatTable } from '../cli/table.ts';
 import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
+import { forkBench } from './fork/fork-bench.ts';
 import { gateBench } from './gate/gate-bench.ts';
 import { snapshotBench } from './snapshot-bench.ts';
 
-const benches: Readonly<Record<string, Bench>> = { gate: gateBench, snapshot: snapshotBench };
+const benches: Readonly<Record<string, Bench>> = {
+  fork: forkBench,
+  gate: gateBench,
+  snapshot: snapshotBench,
+};
 
 /** `npm run bench -- NAME [--quick] [--json]`. */
 async function main(): Promise<number> {

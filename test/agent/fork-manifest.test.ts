@@ -15,7 +15,7 @@ function iface(name: string, type = 'system', options: Record<string, string> = 
     name,
     type,
     ofport: 3,
-    columns: { type, ...(pairs.length === 0 ? {} : { options: ['map', pairs] as never }) },
+    columns: pairs.length === 0 ? { type } : { type, options: ['map', pairs] as never },
   };
 }
 
