@@ -39,9 +39,9 @@ export function planForks({ count, name }: ForkInput, around: ForkSurroundings):
   const names = freeNames(name ?? `${source.name}-fork`, new Set(experiments.map((known) => known.name)));
   return Array.from({ length: count }, () => {
     const tunnelKeys = Object.fromEntries(stored.map((key) => [key, nextKey(keys)]));
-    const fork = { snapshot: snapshot.id, fork: numbers.next().value!, tunnelKeys };
+    const fork = { snapshot: snapshot.id, fork: numbers.next().value, tunnelKeys };
     const vms = vmsOf(snapshot, fork.fork);
-    return { definition: define(source, names.next().value!, { fork, vms }), vms };
+    return { definition: define(source, names.next().value, { fork, vms }), vms };
   });
 }
 

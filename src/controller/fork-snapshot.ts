@@ -1,20 +1,19 @@
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
-import type { ForkInput, ForkResult, RestoreInput } from '../protocol/resources.ts';
+import type { ForkInput, ForkResult } from '../protocol/resources.ts';
 import type { BarrierHost } from './agent-barrier.ts';
-import { restoreProcedure } from './barrier/procedures.ts';
 import { inParallel } from './bounded.ts';
 import type { StoredSnapshot } from './catalog.ts';
 import type { Experiments } from './experiments.ts';
 import { planForks, type PlannedFork } from './fork-plan.ts';
+import { ForkRun, type MadeFork } from './fork-run.ts';
 import type { OperationContext } from './operations.ts';
 import { takeForkAway } from './remove-fork.ts';
-import { RestoreBarrier } from './restore-barrier.ts';
 
 /** More at once share the processors among more QEMUs that start, and none is ready sooner. */
-const forksAtOnce = 3;
+const loadedAtOnce = 3;
+/** Each that waits for the others has a buffer for frames in kernel memory on each of its hosts. */
+const forksTogether = 10;
 const checkTimeoutMs = 60_000;
-
-type Made = ForkResult['forks'][number];
 
 /**
  * Makes copies of a whole experiment, each an experiment of its own. All of them run afterwards, or none is left.
@@ -75,67 +74,37 @@ interface Making extends OperationContext {
   readonly startedAtNs: bigint;
 }
 
-async function makeAll(forks: readonly PlannedFork[], making: Making): Promise<Made[]> {
-  let ready = 0;
-  const tell = () => {
-    making.report({ step: 'fork', message: `${ready} of ${forks.length} forks run` });
-    ready += 1;
-  };
-  tell();
-  return inParallel(forks, { limit: forksAtOnce, signal: making.signal }, async (fork, place, signal) => {
+async function makeAll(forks: readonly PlannedFork[], making: Making): Promise<MadeFork[]> {
+  const made: MadeFork[] = [];
+  for (let begin = 0; begin < forks.length; begin += forksTogether) {
+    const group = forks.slice(begin, begin + forksTogether);
+    making.report({ step: 'load', message: `loading forks ${begin + 1} to ${begin + group.length}` });
     // One file of RAM serves all: it is checked once.
-    const verify = making.input.verify && place === 0;
-    const made = await makeOne(fork, verify, { ...making, signal });
-    tell();
-    return made;
-  });
-}
-
-async function makeOne(fork: PlannedFork, verify: boolean, making: Making): Promise<Made> {
-  const { definition, vms } = fork;
-  const { snapshot, manifests } = making.stored;
-  const { fork: number, tunnelKeys } = definition.fork;
-  const barrier = new RestoreBarrier({
-    snapshot: snapshot.id,
-    manifests,
-    stopOffsetsNs: stopOffsets(fork, making.stored),
-    input: { ...plainRestore, verify },
-    placement: { fork: number, tunnelKeys },
-    hosts: making.hosts.map((host) => ({
-      ...host,
-      vms: [...(vms.get(host.name)?.values() ?? [])],
-      externalPorts: [],
-    })),
-    report: () => undefined,
-  });
-  await barrier.carryThrough(restoreProcedure, making.signal);
-  const resumedNs = [...barrier.resumes.values()].flatMap((resumes) => [...resumes.values()]);
-  const lastNs = resumedNs.reduce((last, instant) => (instant > last ? instant : last), making.startedAtNs);
-  const settled = [...barrier.settled];
-  return {
-    experiment: definition.name,
-    durationMs: Number(lastNs - making.startedAtNs) / 1e6,
-    vms: [...vms].flatMap(([host, names]) => [...names.values()].map((name) => ({ host, name }))),
-    framesDelivered: settled.reduce((sum, [, { framesReplayed }]) => sum + framesReplayed, 0),
-    warnings: settled.flatMap(([host, { warnings }]) => warnings.map((text) => `host ${host}: ${text}`)),
-  };
-}
-
-const plainRestore: RestoreInput = {
-  replace: false,
-  verify: true,
-  paused: false,
-  clock: 'hidden',
-  dryRun: false,
-};
-
-function stopOffsets({ vms }: PlannedFork, { snapshot }: StoredSnapshot): Map<string, Map<string, bigint>> {
-  const byHost = new Map<string, Map<string, bigint>>();
-  for (const { host, name, stopOffsetNs } of snapshot.vms) {
-    const offsets = byHost.get(host) ?? new Map<string, bigint>();
-    byHost.set(host, offsets.set(vms.get(host)!.get(name)!, BigInt(stopOffsetNs)));
+    made.push(...(await makeGroup(group, { ...making, verify: making.input.verify && begin === 0 })));
+    making.report({ step: 'fork', message: `${made.length} of ${forks.length} forks run` });
   }
-  return byHost;
+  return made;
+}
+
+/** Loads all, and only then lets them go: guests that run would take processors from QEMUs that start. */
+async function makeGroup(
+  forks: readonly PlannedFork[],
+  making: Making & { readonly verify: boolean },
+): Promise<MadeFork[]> {
+  const stop = new AbortController();
+  const signal = AbortSignal.any([making.signal, stop.signal]);
+  const runs = forks.map((fork, place) => {
+    return new ForkRun(fork, { ...making, signal, verify: making.verify && place === 0 });
+  });
+  try {
+    await inParallel(runs, { limit: loadedAtOnce, stop }, (run) => run.load());
+    for (const run of runs) run.release();
+    return await Promise.all(runs.map((run) => run.complete()));
+  } catch (error) {
+    stop.abort(error);
+    await Promise.allSettled(runs.map((run) => run.complete()));
+    throw error;
+  }
 }
 
 interface Failure {

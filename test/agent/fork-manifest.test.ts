@@ -65,7 +65,7 @@ function manifest(bridges: StoredBridge[] | null, tap = 'tap0'): HostManifest {
       qdiscs: [{ tap, qdiscs: [], classes: [] }],
     },
     needs: [],
-  } as HostManifest;
+  };
 }
 
 const place = (bridges: StoredBridge[] | null, tap?: string) =>

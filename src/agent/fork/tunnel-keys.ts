@@ -9,7 +9,9 @@ const keyOptions = ['key', 'in_key', 'out_key'] as const;
 export const isKeyedTunnel = ({ type }: Pick<StoredInterface, 'type'>): boolean => keyedTypes.has(type);
 
 const optionsOf = ({ columns }: StoredInterface): Map<OvsdbAtom, OvsdbAtom> =>
-  columns['options'] === undefined ? new Map() : fromMap(columns['options'] as OvsdbValue);
+  columns['options'] === undefined
+    ? new Map<OvsdbAtom, OvsdbAtom>()
+    : fromMap(columns['options'] as OvsdbValue);
 
 /**
  * The keys that a tunnel has, as numbers; 0 is none at all.

@@ -62,10 +62,18 @@ export const pauseProcedure: Procedure = [
   { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs },
 ];
 
-export const restoreProcedure: Procedure = [
+const loading: Procedure = [
   { name: 'check', calls: ['restoreCheck'], deadlineMs: 15 * 60_000 },
   { name: 'load', calls: ['restorePrepare'], deadlineMs: 120_000 },
   { name: 'flush', calls: ['restoreDrain'], deadlineMs: 60_000 },
-  resume,
-  { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs },
+];
+const running: Procedure = [resume, { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs }];
+
+export const restoreProcedure: Procedure = [...loading, ...running];
+
+/** A restore that waits for others to come as far. */
+export const forkProcedure: Procedure = [
+  ...loading,
+  { name: 'hold', calls: [], deadlineMs: 15 * 60_000 },
+  ...running,
 ];
