@@ -13,6 +13,9 @@ import { intentDirectory, type AgentDirectories } from './agent-directories.ts';
 import { arm } from './arm.ts';
 import { ChainShortener } from './chain-shortener.ts';
 import { checkRestore } from './check-restore.ts';
+import { checkFork } from './fork/fork-check.ts';
+import { forkDirectory } from './fork/fork-directory.ts';
+import { removeFork } from './fork/remove-fork.ts';
 import { discoverPorts, discoverVms } from './host-inventory.ts';
 import { IntentJournal } from './intent.ts';
 import { RestoreSession } from './restore-session.ts';
@@ -133,6 +136,14 @@ export class AgentService {
 
     restoreDrain: ({ barrier, ...options }) => this.#restoreSession(barrier).flush(options),
 
+    forkCheck: (params, { signal }) =>
+      checkFork(params, { store: this.#store, directories: this.#parts.directories }, signal),
+    forkRemove: async ({ fork }, { signal }) => {
+      const vms = await removeFork(forkDirectory(this.#parts.directories, fork), signal);
+      await this.#collectImages();
+      return { vms };
+    },
+
     verify: (params, { signal }) => verifySnapshot(this.#store, params, signal),
     hasPart: async ({ snapshot, manifestSha256 }) => {
       const isHere = await this.#store.open(snapshot, manifestSha256).then(
@@ -143,9 +154,7 @@ export class AgentService {
     },
     removeSnapshot: async ({ snapshot }) => {
       await this.#store.remove(snapshot);
-      await collectImages(this.#disks, this.#store).catch((error: unknown) =>
-        this.#parts.log.warn({ snapshot }, `unused disk images were not removed: ${messageOf(error)}`),
-      );
+      await this.#collectImages();
       return {};
     },
     frames: async ({ snapshot }) => {
@@ -164,6 +173,12 @@ export class AgentService {
       };
     },
   };
+
+  async #collectImages(): Promise<void> {
+    await collectImages(this.#disks, this.#store).catch((error: unknown) =>
+      this.#parts.log.warn({}, `unused disk images were not removed: ${messageOf(error)}`),
+    );
+  }
 
   #toolsFor(barrier: string) {
     const { notices, log } = this.#parts;

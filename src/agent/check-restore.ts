@@ -6,6 +6,7 @@ import type { QemuProbes } from '../vmm/qemu-probe.ts';
 import { findQemuProcesses, type QemuProcess } from '../vmm/qemu-process.ts';
 import type { AgentDirectories } from './agent-directories.ts';
 import type { ArmTools } from './arm.ts';
+import { takePlace } from './fork/fork-check.ts';
 import { readSurroundings, switchedDevices } from './host-inventory.ts';
 import { findObstacles, requireIntactRam } from './restore-check.ts';
 import { selectPart } from './restore-selection.ts';
@@ -29,7 +30,13 @@ export async function checkRestore(
   const store: SnapshotStore = tools.store;
   const part = await store.open(params.snapshot, params.manifestSha256);
   const { directory } = part;
-  const { manifest, whole, warnings } = selectPart(part.manifest, params);
+  const selected = selectPart(part.manifest, params);
+  const { whole, warnings } = selected;
+  const { placement } = params;
+  const manifest =
+    placement === null
+      ? selected.manifest
+      : await takePlace(selected.manifest, placement, { directories: tools.directories, signal });
   // Where VMs are to be replaced, none is touched on any host before RAM is known to be whole on all. Where none
   // runs there is nothing to lose, and VMs are loaded meanwhile.
   const verified = params.verify ? requireIntactRam(manifest, directory, signal) : Promise.resolve();

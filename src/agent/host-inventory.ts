@@ -6,6 +6,7 @@ import { readSwitches } from '../ovsdb/index.ts';
 import type { ExperimentPort } from '../protocol/resources.ts';
 import type { Vm } from '../protocol/vm.ts';
 import { inspectVm, type HostSurroundings } from '../vmm/inspect.ts';
+import { isVmOfFork } from './fork/names.ts';
 import { findQemuProcesses, type QemuProcess } from '../vmm/qemu-process.ts';
 
 /** What is around the VMs of a host. */
@@ -32,7 +33,9 @@ export function switchedDevices({ links, switchPorts, underlay }: HostNetwork): 
  */
 export async function selectProcesses(names: readonly string[] | null): Promise<QemuProcess[]> {
   const found = await findQemuProcesses();
-  const selected = names === null ? found : found.filter(({ name }) => names.includes(name));
+  // Forks are experiments of their own: they belong to nobody who does not name them.
+  const selected =
+    names === null ? found.filter((vm) => !isVmOfFork(vm)) : found.filter(({ name }) => names.includes(name));
   const missing = (names ?? []).filter((name) => !selected.some((process) => process.name === name));
   if (missing.length > 0) {
     const present = found.map(({ name }) => name).join(', ') || 'none';

@@ -11,6 +11,7 @@ export interface IntentParts {
   readonly group: VmGroup;
   readonly stops: StopInstants;
   readonly plugged?: readonly string[];
+  readonly restores?: Intent['restores'];
 }
 
 /** What is to be written down of a group of VMs so that another process can put the host right. */
@@ -22,6 +23,7 @@ export function intentOf({
   group,
   stops,
   plugged = [],
+  restores = null,
 }: IntentParts): Intent {
   return {
     barrier,
@@ -46,6 +48,7 @@ export function intentOf({
         })),
     })),
     plugged: [...plugged],
+    restores,
     gate: group.ports.identity,
     edge: describeEdge(group.edge),
   };

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import { z } from 'zod';
 
 import { messageOf } from '../errors/index.ts';
+import { placement } from '../protocol/fork.ts';
 import { instantNs } from '../protocol/instant.ts';
 
 const gateIdentity = z.strictObject({ stateMapId: z.int(), ringMapId: z.int(), nonce: instantNs });
@@ -41,6 +42,11 @@ export const intent = z.strictObject({
   ),
   /** Of a restore: persistent taps that are closed until the gate stands in them. */
   plugged: z.array(z.string()),
+  /** Of a restore: its VMs, and where they are put if they are a fork. Others may run from the same snapshot. */
+  restores: z
+    .strictObject({ vms: z.array(z.string()), placement: placement.nullable() })
+    .nullable()
+    .default(null),
   /** Null: there is none yet. */
   gate: gateIdentity.nullable(),
   /** Where frames from outside are held; null: nowhere. */

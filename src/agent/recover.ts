@@ -58,7 +58,9 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
   try {
     if (entry.kind === 'restore' && entry.snapshot !== null) {
       const manifest = await store.readManifest(entry.snapshot, null);
-      group.ports.preload(await readStoredFrames(store.pathOf(entry.snapshot), manifest), beginsOf(entry));
+      const placement = entry.restores?.placement ?? null;
+      const frames = await readStoredFrames(store.pathOf(entry.snapshot), manifest, placement);
+      group.ports.preload(frames, beginsOf(entry));
     }
     problems.push(...(await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map())));
     await Promise.allSettled(vms.map(({ qmp }) => dropIdleNodes(qmp)));
@@ -74,10 +76,12 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
 /** Also ends what was started and not yet written down: before a restore loads, none of its VMs runs. */
 async function endUnfinishedRestore(entry: Intent, store: SnapshotStore): Promise<Recovery> {
   const directory = entry.snapshot === null ? null : store.pathOf(entry.snapshot);
+  // Forks of the same snapshot run on.
+  const isOurs = (name: string) => entry.restores?.vms.includes(name) ?? true;
   const started = (await findQemuProcesses()).filter(
-    ({ pid, startTicks, options }) =>
+    ({ pid, startTicks, options, name }) =>
       entry.vms.some((vm) => vm.pid === pid && vm.startTicks === startTicks) ||
-      (directory !== null && isRestoreFrom(options, directory)),
+      (directory !== null && isRestoreFrom(options, directory) && isOurs(name)),
   );
   for (const process of started) await terminateVm(process);
   OrphanTaps.open(entry, []).close();

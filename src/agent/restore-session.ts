@@ -105,7 +105,8 @@ export class RestoreSession {
     const { manifest, directory, running, verified, params, runDirectory, whole, disks } = this.#parts;
     const { signal } = this.#work;
     const taps = new Set(this.#taps);
-    this.#frames = (await readStoredFrames(directory, manifest)).filter(({ port }) => taps.has(port));
+    const frames = await readStoredFrames(directory, manifest, params.placement);
+    this.#frames = frames.filter(({ port }) => taps.has(port));
     this.#touched = true;
     await Promise.all(running.map((vm) => terminateVm(vm)));
     await this.#writeIntent('loading');
@@ -233,9 +234,10 @@ export class RestoreSession {
   }
 
   #writeIntent(phase: Intent['phase']): Promise<void> {
-    const { params, journal } = this.#parts;
-    const { barrier, snapshot } = params;
-    const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps };
+    const { params, journal, manifest } = this.#parts;
+    const { barrier, snapshot, placement } = params;
+    const restores = { vms: manifest.vms.map(({ name }) => name), placement };
+    const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps, restores };
     const intent =
       this.#group === undefined
         ? { ...common, agent: thisProcess(), vms: [], gate: null, edge: null }

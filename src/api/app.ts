@@ -5,6 +5,7 @@ import type { StaghornService } from '../controller/service.ts';
 import { archiveRoutes } from './archives.ts';
 import { requireToken } from './auth.ts';
 import { experimentRoutes } from './experiments.ts';
+import { forkRoutes } from './forks.ts';
 import { healthRoutes } from './health.ts';
 import { readJsonBodies } from './json-body.ts';
 import { answerUnknownRoutes } from './known-routes.ts';
@@ -93,6 +94,7 @@ function addRoutes(
     snapshotRoutes(secured, context);
     archiveRoutes(secured, context);
     retentionRoutes(secured, context);
+    forkRoutes(secured, context);
     operationRoutes(secured, context);
     metricsRoutes(secured, context);
   });

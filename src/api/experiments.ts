@@ -2,7 +2,7 @@ import { z } from 'zod';
 
 import { experiment, experimentInput, experimentPort, experimentVm } from '../protocol/resources.ts';
 import { cutShort } from './cut-short.ts';
-import { experimentParams } from './parameters.ts';
+import { experimentParams, removalQuery } from './parameters.ts';
 import { json, operationStarted, problems, sendOperation } from './responses.ts';
 import type { RouteContext, Router } from './routes.ts';
 
@@ -79,18 +79,20 @@ function itemRoutes(app: Router, { service }: RouteContext): void {
     {
       schema: {
         summary: 'Remove an experiment',
-        description: 'Staghorn forgets it. Its VMs run on. It must have no snapshots any more.',
+        description:
+          'Staghorn forgets it. Its VMs run on, unless it is a fork that is to be destroyed. It must have no snapshots any more.',
         operationId: 'removeExperiment',
         tags,
         params: experimentParams,
+        querystring: removalQuery,
         response: {
           204: z.undefined().describe('It is removed'),
-          ...problems('unauthorized', 'not-found', 'conflict'),
+          ...problems('unauthorized', 'not-found', 'conflict', 'wrong-state', 'invalid-input', ...onHosts),
         },
       },
     },
     async (request, reply) => {
-      await service.removeExperiment(request.params.name);
+      await service.removeExperiment(request.params.name, request.query);
       return reply.code(204).send();
     },
   );

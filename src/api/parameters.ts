@@ -36,6 +36,14 @@ export const importQuery = z.strictObject({
     .describe('`HOST=HOST`: a host of the archive, and the host of the experiment that takes its part'),
 });
 
+export const removalQuery = z.strictObject({
+  destroy: z
+    .enum(['true', 'false'])
+    .default('false')
+    .transform((word) => word === 'true')
+    .describe('Of a fork: end its VMs, and remove its bridges, taps and files'),
+});
+
 export const eventsHeaders = z.looseObject({
   'last-event-id': z
     .string()

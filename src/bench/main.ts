@@ -5,6 +5,7 @@ import { messageOf } from '../errors/index.ts';
 import type { Bench } from './bench.ts';
 import { reportOf, resultsDirectory, saveReport, writePerformancePage } from './report.ts';
 import { busBench } from './bus/bus-bench.ts';
+import { forkBench } from './fork/fork-bench.ts';
 import { gateBench } from './gate/gate-bench.ts';
 import { quiesceBench } from './quiesce/quiesce-bench.ts';
 import { saveBench } from './save/save-bench.ts';
@@ -15,6 +16,7 @@ import { timerBench } from './timer/timer-bench.ts';
 
 const benches: Readonly<Record<string, Bench>> = {
   bus: busBench,
+  fork: forkBench,
   gate: gateBench,
   quiesce: quiesceBench,
   restore: restoreBench,

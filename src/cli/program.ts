@@ -4,6 +4,7 @@ import { Command } from 'commander';
 import { addAgentCommand } from './commands/agent.ts';
 import { addArchiveCommands } from './commands/archives.ts';
 import { addExperimentCommands } from './commands/experiment.ts';
+import { addForkCommand } from './commands/fork.ts';
 import { addFramesCommand } from './commands/frames.ts';
 import { addOperationCommands } from './commands/operations.ts';
 import { addRestoreCommand } from './commands/restore.ts';
@@ -47,6 +48,7 @@ function buildProgram(shell: Shell): Command {
   addRetentionCommands(program, shell);
   addArchiveCommands(program, shell);
   addRestoreCommand(program, shell);
+  addForkCommand(program, shell);
   addFramesCommand(program, shell);
   addOperationCommands(program, shell);
   return program;

@@ -23,7 +23,7 @@ export class AgentPool {
   }
 
   async connect(spec: HostSpec, transport: Transport = 'ssh'): Promise<AgentLink> {
-    const { vms: _, ...login } = spec;
+    const { vms: _vms, external: _external, ...login } = spec;
     const key = JSON.stringify({ ...login, transport });
     const known = this.#links.get(key);
     if (known !== undefined) {

@@ -3,13 +3,16 @@ import { dirname } from 'node:path';
 import Database from 'libsql';
 
 import { StaghornError } from '../errors/index.ts';
+import { forkOrigin } from '../protocol/fork.ts';
 import { rolling, type Rolling } from '../protocol/rolling.ts';
 import { experimentInput, snapshot as snapshotSchema, type Snapshot } from '../protocol/resources.ts';
 import type { z } from 'zod';
 import { migrate } from './catalog-schema.ts';
 
 /** An experiment as it was registered. */
-export interface StoredExperiment extends z.output<typeof experimentInput> {
+const experimentDefinition = experimentInput.extend({ fork: forkOrigin.optional() });
+export type ExperimentDefinition = z.output<typeof experimentDefinition>;
+export interface StoredExperiment extends ExperimentDefinition {
   readonly createdAt: string;
 }
 
@@ -43,7 +46,7 @@ export class Catalog {
   }
 
   /** @throws StaghornError 'conflict' if the name is taken. */
-  addExperiment(definition: z.output<typeof experimentInput>, createdAt: string): void {
+  addExperiment(definition: ExperimentDefinition, createdAt: string): void {
     if (this.findExperiment(definition.name) !== null) {
       throw new StaghornError('conflict', `there is an experiment ${definition.name} already`);
     }
@@ -156,7 +159,7 @@ export class Catalog {
 
 function readExperiment(row: unknown): StoredExperiment {
   const { definition, created_at: createdAt } = row as { definition: string; created_at: string };
-  return { ...experimentInput.parse(JSON.parse(definition)), createdAt };
+  return { ...experimentDefinition.parse(JSON.parse(definition)), createdAt };
 }
 
 function readSnapshot(row: unknown): StoredSnapshot {

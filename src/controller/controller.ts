@@ -11,6 +11,7 @@ import {
   type ExperimentInput,
   type ExperimentPort,
   type ExperimentVm,
+  type ForkInput,
   type ImportInput,
   type Operation,
   type OperationEvent,
@@ -27,10 +28,12 @@ import type { AgentPool } from './agent-pool.ts';
 import type { Catalog, StoredSnapshot } from './catalog.ts';
 import { exportSnapshot } from './export-snapshot.ts';
 import { Experiments } from './experiments.ts';
+import { forkSnapshot } from './fork-snapshot.ts';
 import { importSnapshot } from './import-snapshot.ts';
 import { Metrics } from './metrics.ts';
 import { Operations, type OperationStart } from './operations.ts';
 import { Pauses } from './pauses.ts';
+import { destroyFork } from './remove-fork.ts';
 import { restoreSnapshot } from './restore-snapshot.ts';
 import { RollingSnapshots, type RollingWork } from './rolling.ts';
 import type { Health, StaghornService } from './service.ts';
@@ -105,8 +108,9 @@ export class Controller implements StaghornService {
     return this.#experiments.get(name);
   }
 
-  async removeExperiment(name: string): Promise<void> {
-    this.#experiments.remove(name);
+  async removeExperiment(name: string, { destroy = false } = {}): Promise<void> {
+    if (destroy) await destroyFork(this.#experiments, name);
+    else this.#experiments.remove(name);
   }
 
   async listVms(experiment: string, signal?: AbortSignal): Promise<ExperimentVm[]> {
@@ -252,6 +256,15 @@ export class Controller implements StaghornService {
       const tools = { experiments: this.#experiments, pauses: this.#pauses };
       const result = await restoreSnapshot(tools, stored, input, context, end);
       if (!input.dryRun) this.#catalog.setMoment(stored.snapshot.experiment, id);
+      return result;
+    });
+  }
+
+  forkSnapshot(id: string, input: ForkInput): Operation {
+    const stored = this.#requireSealed(id);
+    return this.#startOn(stored.snapshot, 'fork', async (context) => {
+      const result = await forkSnapshot(this.#experiments, stored, input, context);
+      for (const { experiment } of result.forks) this.#catalog.setMoment(experiment, id);
       return result;
     });
   }

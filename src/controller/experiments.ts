@@ -1,9 +1,9 @@
 import { StaghornError } from '../errors/index.ts';
-import type { Experiment, ExperimentInput, ExternalFrames, HostSpec } from '../protocol/resources.ts';
+import type { Experiment, ExternalFrames, HostSpec } from '../protocol/resources.ts';
 import type { AgentPool } from './agent-pool.ts';
 import { defaultFrameBufferBytes, type BarrierHost } from './agent-barrier.ts';
 import { exchangesOf } from './clock-offset.ts';
-import type { Catalog, StoredExperiment } from './catalog.ts';
+import type { Catalog, ExperimentDefinition, StoredExperiment } from './catalog.ts';
 
 export type Activity = Exclude<Experiment['state'], 'running'>;
 
@@ -21,7 +21,7 @@ export class Experiments {
     this.#pool = pool;
   }
 
-  add(input: ExperimentInput): Experiment {
+  add(input: ExperimentDefinition): Experiment {
     const names = input.hosts.map(({ name }) => name);
     const twice = names.find((name, index) => names.indexOf(name) !== index);
     if (twice !== undefined) throw new StaghornError('invalid-input', `two hosts are named ${twice}`);
@@ -41,6 +41,12 @@ export class Experiments {
   }
 
   remove(name: string): void {
+    this.requireRemovable(name);
+    this.#catalog.removeExperiment(name);
+  }
+
+  /** @throws StaghornError 'not-found', 'conflict' */
+  requireRemovable(name: string): void {
     this.get(name);
     const activity = this.#activities.get(name);
     if (activity !== undefined) throw busy(name, activity);
@@ -51,7 +57,6 @@ export class Experiments {
         `experiment ${name} has ${snapshots.length} snapshots; delete them first`,
       );
     }
-    this.#catalog.removeExperiment(name);
   }
 
   /** Takes the experiment for an activity. @throws StaghornError 'conflict' if it is taken; @returns how to end it */
@@ -60,7 +65,11 @@ export class Experiments {
     const other = this.#activities.get(name);
     if (other !== undefined) throw busy(name, other);
     this.#activities.set(name, activity);
-    return () => this.#activities.delete(name);
+    let isOpen = true;
+    return () => {
+      if (isOpen) this.#activities.delete(name);
+      isOpen = false;
+    };
   }
 
   /** What is being done with an experiment that is taken turns into something else. */

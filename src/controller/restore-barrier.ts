@@ -1,3 +1,4 @@
+import type { Placement } from '../protocol/fork.ts';
 import type { Progress, RestoreInput } from '../protocol/resources.ts';
 import type { AgentResult } from '../protocol/rpc.ts';
 import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
@@ -20,6 +21,8 @@ export interface RestoreBarrierOptions {
   /** Whether it is the whole experiment. */
   readonly whole: boolean;
   readonly input: RestoreInput;
+  /** Of a fork: where it is put. */
+  readonly placement?: Placement;
   readonly hosts: readonly BarrierHost[];
   readonly report: (progress: Progress) => void;
 }
@@ -89,6 +92,7 @@ export class RestoreBarrier extends AgentBarrier {
         vms: part.vms === null ? null : [...part.vms],
         clock: input.clock,
         moved: part.from !== part.to,
+        placement: this.#options.placement ?? null,
         leaseMs: defaultLeaseMs,
         frameBufferBytes: host.frameBufferBytes,
       };

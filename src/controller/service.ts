@@ -3,6 +3,7 @@ import type {
   ExperimentInput,
   ExperimentPort,
   ExperimentVm,
+  ForkInput,
   ImportInput,
   Operation,
   OperationEvent,
@@ -26,7 +27,8 @@ export interface StaghornService {
   addExperiment(input: ExperimentInput): Promise<Experiment>;
   listExperiments(): Experiment[];
   getExperiment(name: string): Experiment;
-  removeExperiment(name: string): Promise<void>;
+  /** Forgets it. `destroy`, of a fork: ends its VMs first, and removes all that it has on its hosts. */
+  removeExperiment(name: string, options?: { destroy?: boolean }): Promise<void>;
   listVms(experiment: string, signal?: AbortSignal): Promise<ExperimentVm[]>;
   listPorts(experiment: string, signal?: AbortSignal): Promise<ExperimentPort[]>;
   pauseExperiment(name: string): Operation;
@@ -38,6 +40,7 @@ export interface StaghornService {
   editSnapshot(id: string, edit: SnapshotEdit): Snapshot;
   deleteSnapshot(id: string): Operation;
   restoreSnapshot(id: string, input: RestoreInput): Operation;
+  forkSnapshot(id: string, input: ForkInput): Operation;
   verifySnapshot(id: string): Operation;
   readFrames(id: string, signal?: AbortSignal): Promise<StoredFrame[]>;
 

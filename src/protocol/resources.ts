@@ -1,6 +1,7 @@
 import { z } from 'zod';
 
 import { errorRegistry, type ErrorCode } from '../errors/index.ts';
+import { forkOrigin } from './fork.ts';
 import { resourceName, snapshotId } from './names.ts';
 import { pruneResult } from './prune.ts';
 import { methodChoice, saveMethod, switchPort, vm } from './vm.ts';
@@ -83,6 +84,7 @@ export const experiment = experimentInput.extend({
   moment: snapshotId
     .optional()
     .describe('The snapshot that it was last restored from or that was taken last; none at first'),
+  fork: forkOrigin.optional().describe('Of a fork: what it came from, and where it was put'),
 });
 export type Experiment = z.infer<typeof experiment>;
 
@@ -285,6 +287,31 @@ export const restoreResult = z.strictObject({
 });
 export type RestoreResult = z.infer<typeof restoreResult>;
 
+export const forkInput = z.strictObject({
+  count: z.int().min(1).max(100).default(1).describe('How many copies of the whole experiment'),
+  name: resourceName
+    .optional()
+    .describe('Their names begin with this, and end in a number; EXPERIMENT-fork if left out'),
+  verify: z.boolean().default(true).describe('Recompute the checksums of RAM, once for all of them'),
+});
+export type ForkInput = z.infer<typeof forkInput>;
+
+export const forkResult = z.strictObject({
+  snapshot: snapshotId,
+  durationMs: z.number().describe('From the request to the last VM of the last fork running'),
+  forks: z.array(
+    z.strictObject({
+      experiment: resourceName,
+      durationMs: z.number().describe('From the request to its last VM running'),
+      vms: z.array(z.strictObject({ host: z.string(), name: z.string() })),
+      framesDelivered: z.int(),
+      warnings: z.array(z.string()),
+    }),
+  ),
+  warnings: z.array(z.string()).describe('What the forks are not joined to, in words'),
+});
+export type ForkResult = z.infer<typeof forkResult>;
+
 export const verifyResult = z.strictObject({
   snapshot: snapshotId,
   ok: z.boolean(),
@@ -348,7 +375,7 @@ export const operation = z.strictObject({
   startedAt: z.iso.datetime(),
   endedAt: z.iso.datetime().nullable(),
   progress: progress.nullable().describe('The newest progress'),
-  result: z.union([snapshot, restoreResult, verifyResult, pruneResult]).nullable(),
+  result: z.union([snapshot, restoreResult, forkResult, verifyResult, pruneResult]).nullable(),
   error: problem.nullable(),
 });
 export type Operation = z.infer<typeof operation>;

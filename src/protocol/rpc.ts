@@ -1,5 +1,6 @@
 import { z } from 'zod';
 
+import { placement, tunnelKey } from './fork.ts';
 import { instantNs } from './instant.ts';
 import { snapshotId } from './names.ts';
 import { compression, errorCode, experimentPort, externalFrames, restoreClock } from './resources.ts';
@@ -216,6 +217,7 @@ export const agentContract = {
         vms: z.array(z.string()).nullable().describe('Only these; null: all'),
         clock: restoreClock,
         moved: z.boolean().describe('It was taken on another host, whose switches are not made again here'),
+        placement: placement.nullable().describe('Of a fork: where it is put; null: in place'),
         leaseMs: z.int().positive(),
         frameBufferBytes: z.int().positive(),
       }),
@@ -243,6 +245,20 @@ export const agentContract = {
         discarded: z.int().describe('Frames of the time line that was given up'),
         frames: z.int().describe('Frames in flight of the snapshot, lined up'),
       }),
+    },
+
+    forkCheck: {
+      params: z.strictObject({ snapshot: snapshotId, manifestSha256: z.string() }),
+      result: z.strictObject({
+        forks: z.array(z.int()).describe('Numbers of forks that this host has something of'),
+        tunnelKeys: z.array(tunnelKey).describe('Keys of the tunnels of the snapshot'),
+        usedKeys: z.array(tunnelKey).describe('Keys of all tunnels of this host'),
+        warnings: z.array(z.string()).describe('What a fork is not joined to, in words'),
+      }),
+    },
+    forkRemove: {
+      params: z.strictObject({ fork: z.int().positive() }),
+      result: z.strictObject({ vms: z.array(z.string()).describe('VMs that ran and were ended') }),
     },
 
     verify: {

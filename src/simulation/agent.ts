@@ -80,6 +80,8 @@ export class SimulatedAgent {
     },
     frames: () => ({ frames: [] }),
     hasPart: notSimulated,
+    forkCheck: notSimulated,
+    forkRemove: notSimulated,
   };
 
   async #arm(params: AgentParams<'arm'>, signal: AbortSignal): Promise<AgentResult<'arm'>> {

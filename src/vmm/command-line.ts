@@ -12,7 +12,7 @@ const flags = new Set(
   (
     'h help version S daemonize nodefaults no-user-config nographic enable-kvm no-reboot no-shutdown no-hpet ' +
     'no-acpi snapshot full-screen only-migratable preconfig usb win2k-hack no-fd-bootchk singlestep one-insn-per-tb ' +
-    'mem-prealloc portrait nouserconfig curses enable-fips async-teardown no-frame alt-grab ctrl-grab no-quit ' +
+    's mem-prealloc portrait nouserconfig curses enable-fips async-teardown no-frame alt-grab ctrl-grab no-quit ' +
     'enable-sync-profile old-param semihosting xen-attach'
   ).split(' '),
 );

@@ -111,7 +111,8 @@ async function connectToLaunched(
     const qmp = await QmpClient.connect({ path: spec.qmpSocket, timeoutMs: startBoundMs, signal }).catch(
       () => null,
     );
-    const process = child.pid === undefined ? null : await readQemuProcess(child.pid);
+    // Looked for only now: to read /proc at each turn would cost more than QEMU takes to start.
+    const process = qmp === null || child.pid === undefined ? null : await readQemuProcess(child.pid);
     if (qmp !== null && process !== null) return { process, qmp, path: spec.qmpSocket };
     await qmp?.close();
     await delay(connectPollMs, undefined, { signal });

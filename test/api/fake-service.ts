@@ -6,6 +6,7 @@ import {
   type ExperimentInput,
   type ExperimentPort,
   type ExperimentVm,
+  type ForkInput,
   type ImportInput,
   type Operation,
   type OperationEvent,
@@ -70,8 +71,9 @@ export class FakeService implements StaghornService {
     return found;
   }
 
-  async removeExperiment(name: string): Promise<void> {
+  async removeExperiment(name: string, { destroy = false } = {}): Promise<void> {
     this.getExperiment(name);
+    if (destroy) this.calls.push(`destroy ${name}`);
     this.#experiments.delete(name);
   }
 
@@ -225,6 +227,20 @@ export class FakeService implements StaghornService {
       warnings: this.restoreWarnings,
     };
     return this.#begin('restore', { experiment, snapshot: id }, () => result);
+  }
+
+  forkSnapshot(id: string, input: ForkInput): Operation {
+    this.calls.push(`forkSnapshot ${id} ${JSON.stringify(input)}`);
+    const { experiment, vms } = this.getSnapshot(id);
+    const forks = Array.from({ length: input.count }, (_, place) => ({
+      experiment: `${input.name ?? `${experiment}-fork`}-${place + 1}`,
+      durationMs: 100 + place,
+      vms: vms.map(({ host, name }) => ({ host, name: `${name}.f${place + 1}` })),
+      framesDelivered: 1,
+      warnings: this.restoreWarnings,
+    }));
+    const result = { snapshot: id, durationMs: 123.4, forks, warnings: [] };
+    return this.#begin('fork', { experiment, snapshot: id }, () => result);
   }
 
   verifySnapshot(id: string): Operation {

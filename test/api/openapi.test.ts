@@ -47,6 +47,7 @@ const routes = [
   'GET /v1/snapshots/{id}',
   'DELETE /v1/snapshots/{id}',
   'POST /v1/snapshots/{id}/restore',
+  'POST /v1/snapshots/{id}/forks',
   'POST /v1/snapshots/{id}/verify',
   'GET /v1/snapshots/{id}/frames',
   'GET /v1/operations',

@@ -234,7 +234,7 @@ export class DiskHost {
     const manifestSha256 = this.manifests.get(snapshot)!;
     await this.call('restoreCheck', {
       ...{ barrier, snapshot, manifestSha256, replace: true, verify: true, vms: null, clock: 'hidden' },
-      moved: false,
+      ...{ moved: false, placement: null },
       ...{ leaseMs: 60_000, frameBufferBytes: 1 << 20 },
     });
     try {

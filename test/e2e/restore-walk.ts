@@ -41,7 +41,7 @@ export class RestoreWalk {
     const { barrier } = this;
     const check = {
       ...{ barrier, snapshot: this.#snapshot.id, replace: true, verify: false },
-      ...{ vms: null, clock: 'hidden' as const, moved: false },
+      ...{ vms: null, clock: 'hidden' as const, moved: false, placement: null },
       ...{ leaseMs: this.#leaseMs, frameBufferBytes: 16 * 1024 * 1024 },
     };
     await this.#each(({ name, agent }) => {

@@ -91,12 +91,17 @@ function showCommands(group: Command, shell: Shell): void {
     );
 }
 
+interface RemoveOptions extends SessionOptions {
+  readonly destroy?: boolean;
+}
+
 function changeCommands(group: Command, shell: Shell): void {
   remote(group.command('remove <name>'))
     .description('forget one that has no snapshots; its VMs run on')
+    .option('--destroy', 'of a fork: end its VMs, and remove its bridges, taps and files')
     .action(
-      withSession(shell, async (session, _options: SessionOptions, name: string) => {
-        await session.client.send('DELETE', at(name));
+      withSession(shell, async (session, options: RemoveOptions, name: string) => {
+        await session.client.send('DELETE', at(name, options.destroy === true ? '?destroy=true' : ''));
         session.print({ removed: name }, () => `removed ${name}\n`);
       }),
     );

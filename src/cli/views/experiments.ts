@@ -14,7 +14,7 @@ export function listExperiments(all: readonly Experiment[]): string {
 }
 
 export function describeExperiment(
-  { name, state, description, createdAt }: Experiment,
+  { name, state, description, createdAt, fork }: Experiment,
   vms: readonly ExperimentVm[],
   ports: readonly ExperimentPort[],
 ): string {
@@ -22,6 +22,7 @@ export function describeExperiment(
     ['experiment', name],
     ['state', state],
     ['description', description],
+    ['fork of', fork?.snapshot],
     ['created', createdAt],
   ]);
   return [head, vmTable(vms), ...methodTable(vms), portTable(ports)].join('\n');

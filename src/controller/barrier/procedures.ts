@@ -90,5 +90,13 @@ const load: readonly Phase[] = [
 export const restoreProcedure: Procedure = [check, ...load, resume, settle];
 /** Everything is loaded, and time goes on when somebody says so. */
 export const pausedRestoreProcedure: Procedure = [check, ...load, hold, resume, settle];
+/** A restore that waits for others to come as far. */
+export const forkProcedure: Procedure = [
+  check,
+  ...load,
+  { name: 'hold', calls: [], deadlineMs: 15 * 60_000 },
+  resume,
+  settle,
+];
 /** Nothing is touched; the barrier is given up afterwards. */
 export const dryRestoreProcedure: Procedure = [check];

@@ -1,0 +1,48 @@
+import { InvalidArgumentError, type Command } from 'commander';
+
+import { forkResult, type ForkResult } from '../../protocol/resources.ts';
+import type { SessionOptions } from '../session.ts';
+import { remote, withSession, type Shell } from '../shell.ts';
+import { findSnapshot } from '../snapshot-reference.ts';
+import { formatTable } from '../table.ts';
+import { formatCount, formatDuration } from '../units.ts';
+import { formatWarnings } from '../views/warnings.ts';
+
+interface ForkOptions extends SessionOptions {
+  readonly count: number;
+  readonly name?: string;
+  readonly verify: boolean;
+}
+
+export function addForkCommand(program: Command, shell: Shell): void {
+  remote(program.command('fork <snapshot>'))
+    .description('run copies of a whole experiment, each isolated from all others')
+    .option('--count <n>', 'how many', parseCount, 1)
+    .option('--name <prefix>', 'their names begin with this; EXPERIMENT-fork if left out')
+    .option('--no-verify', 'do not check the checksums of RAM')
+    .action(
+      withSession(shell, async (session, { count, name, verify }: ForkOptions, reference: string) => {
+        const { id } = await findSnapshot(session, reference);
+        const ended = await session.run('POST', `/v1/snapshots/${id}/forks`, { count, name, verify });
+        const result = forkResult.parse(ended.result);
+        session.print(result, () => describeForks(result));
+      }),
+    );
+}
+
+function parseCount(text: string): number {
+  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError('a number from 1');
+}
+
+function describeForks({ snapshot, forks, durationMs, warnings }: ForkResult): string {
+  const rows = forks.map(({ experiment, vms, durationMs: ms, framesDelivered }) => [
+    experiment,
+    vms.map(({ name }) => name).join(','),
+    formatDuration(ms * 1e6),
+    framesDelivered,
+  ]);
+  const head = `forked ${snapshot}: ${formatCount(forks.length, 'fork')} in ${formatDuration(durationMs * 1e6)}`;
+  const all = [...new Set([...warnings, ...forks.flatMap((fork) => fork.warnings)])];
+  return `${head}\n${formatTable(['EXPERIMENT', 'VMS', 'RUNNING AFTER', 'FRAMES'], rows)}${formatWarnings(all)}`;
+}
