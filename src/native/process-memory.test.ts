@@ -83,13 +83,21 @@ describe('locateRamBlocks', () => {
   test('finds RAM by address, others by a size that only one has, and says what it cannot tell', () => {
     const found = locateRamBlocks({ smaps, ramBlocks, known: new Map([['pc.ram', ramAddress]]) });
     expect(found.blocks).toEqual([
-      { name: 'pc.ram', address: ramAddress, length: 64 << 20, private: true, backingFile: null },
+      {
+        name: 'pc.ram',
+        address: ramAddress,
+        length: 64 << 20,
+        private: true,
+        backingFile: null,
+        backingOffset: 0n,
+      },
       {
         name: '0000:00:02.0/vga.vram',
         address: 0x7fe1d1a00000n,
         length: 16 << 20,
         private: true,
         backingFile: null,
+        backingOffset: 0n,
       },
     ]);
     expect(found.ambiguous).toEqual(['0000:00:02.0/vga.rom', '/rom@etc/table-loader']);
