@@ -1,5 +1,4 @@
 import { Readable } from 'node:stream';
-import type { ReadableStream } from 'node:stream/web';
 import type { z } from 'zod';
 
 import { messageOf, StaghornError } from '../errors/index.ts';
@@ -41,7 +40,7 @@ export class ApiClient {
   /** The answer as it comes; it ends with an error if the server could not make all of it. */
   async stream(path: string, mediaType: string): Promise<Readable> {
     const answer = await this.send('GET', path, { headers: { accept: mediaType } });
-    return answer.body === null ? Readable.from([]) : Readable.fromWeb(answer.body as ReadableStream);
+    return answer.body === null ? Readable.from([]) : Readable.fromWeb(answer.body);
   }
 
   /** Sends a body as it comes. */

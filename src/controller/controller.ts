@@ -20,7 +20,6 @@ import {
   type SnapshotEdit,
   type SnapshotInput,
   type StoredFrame,
-  type VerifyResult,
 } from '../protocol/resources.ts';
 import type { Rolling, RollingInput } from '../protocol/rolling.ts';
 import { version } from '../protocol/version.ts';
@@ -35,6 +34,7 @@ import { Operations, type OperationStart } from './operations.ts';
 import { Pauses } from './pauses.ts';
 import { destroyFork } from './remove-fork.ts';
 import { restoreSnapshot } from './restore-snapshot.ts';
+import { verifySnapshot } from './verify-snapshot.ts';
 import { RollingSnapshots, type RollingWork } from './rolling.ts';
 import type { Health, StaghornService } from './service.ts';
 import {
@@ -270,20 +270,10 @@ export class Controller implements StaghornService {
   }
 
   verifySnapshot(id: string): Operation {
-    const { snapshot, manifests } = this.#requireSealed(id);
-    return this.#startOn(snapshot, 'verify', async ({ signal }): Promise<VerifyResult> => {
-      const hosts = await this.#experiments.connect(snapshot.experiment, new Set(Object.keys(manifests)));
-      const results = await Promise.all(
-        hosts.map(async ({ name, link }) => {
-          const params = { snapshot: id, manifestSha256: manifests[name] ?? null };
-          const { bytes, problems } = await link.call('verify', params, fileTimeoutMs, signal);
-          return { bytes, problems: problems.map((problem) => `host ${name}: ${problem}`) };
-        }),
-      );
-      const problems = results.flatMap((result) => result.problems);
-      const bytes = results.reduce((sum, result) => sum + result.bytes, 0);
-      return { snapshot: id, ok: problems.length === 0, bytes, problems };
-    });
+    const stored = this.#requireSealed(id);
+    return this.#startOn(stored.snapshot, 'verify', ({ signal }) =>
+      verifySnapshot(this.#experiments, stored, signal),
+    );
   }
 
   async readFrames(id: string, signal?: AbortSignal): Promise<StoredFrame[]> {

@@ -1,4 +1,4 @@
-import { StaghornError } from '../errors/index.ts';
+import { asStaghornError, StaghornError } from '../errors/index.ts';
 import type { Operations, OperationStart } from './operations.ts';
 import { counted } from './transfer.ts';
 
@@ -21,7 +21,7 @@ export async function* streamedBy(
       const message = `streaming ${about.snapshot}`;
       begin(counted(open(signal), (doneBytes) => report({ step: about.kind, message, doneBytes })));
       const error = await ended;
-      if (error !== null) throw error;
+      if (error !== null) throw asStaghornError(error);
       return null;
     },
   });

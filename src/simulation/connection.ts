@@ -33,7 +33,7 @@ export interface ConnectionParts {
 type Handler = (params: unknown, context: { signal: AbortSignal }) => unknown;
 interface Pending {
   readonly method: string;
-  settle(outcome: Outcome): void;
+  readonly settle: (outcome: Outcome) => void;
 }
 type Outcome = { readonly result: unknown } | { readonly error: StaghornError };
 

@@ -2,7 +2,7 @@ import { Catalog } from '../controller/catalog.ts';
 import { AgentPool } from '../controller/agent-pool.ts';
 import { Controller } from '../controller/controller.ts';
 import { markInterrupted } from '../controller/index.ts';
-import { StaghornError } from '../errors/index.ts';
+import type { StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { SimulatedAgent } from './agent.ts';
 import { SimulatedConnection, type NetworkTemper } from './connection.ts';

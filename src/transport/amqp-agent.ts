@@ -1,4 +1,5 @@
-import { StaghornError, asStaghornError, messageOf } from '../errors/index.ts';
+import type { StaghornError } from '../errors/index.ts';
+import { asStaghornError, messageOf } from '../errors/index.ts';
 import { BrokerConnection } from './amqp-connection.ts';
 import type { Envelope, EnvelopeKind } from './amqp-envelope.ts';
 import { BrokerSession, piecesOf } from './amqp-session.ts';

@@ -50,15 +50,14 @@ export class ControllerAtBroker {
   /** @throws StaghornError as BrokerConnection.open */
   static async connect(settings: BrokerSettings): Promise<ControllerAtBroker> {
     // The connection exists before what it calls; nothing comes before somebody was asked.
-    let controller: ControllerAtBroker | undefined;
     const connection = await BrokerConnection.open({
       settings,
       role: 'controllers',
       name: randomUUID(),
-      onEnvelope: (envelope) => controller?.receive(envelope),
-      onReturned: (target, slot) => controller?.returned(target, slot),
+      onEnvelope: (envelope) => controller.receive(envelope),
+      onReturned: (target, slot) => controller.returned(target, slot),
     });
-    controller = new ControllerAtBroker(connection);
+    const controller = new ControllerAtBroker(connection);
     return controller;
   }
 

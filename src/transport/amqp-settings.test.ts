@@ -42,7 +42,7 @@ describe('a broker file', () => {
     const path = await file('url: amqp://mq\nuser: u\npassword: p\n', 0o640);
     await expect(readBrokerFile(path)).rejects.toMatchObject({
       code: 'invalid-input',
-      message: expect.stringContaining('chmod 600'),
+      message: expect.stringContaining('chmod 600') as string,
     });
   });
 

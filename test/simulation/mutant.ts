@@ -37,8 +37,8 @@ export async function withMutant<T>(
       plugins: [
         {
           name: 'mutation',
-          setup({ onLoad }) {
-            onLoad({ filter: /[.]ts$/ }, (source) =>
+          setup(build) {
+            build.onLoad({ filter: /[.]ts$/ }, (source) =>
               source.path === path ? { contents: parts.join(mutation.instead), loader: 'ts' } : null,
             );
           },

@@ -99,7 +99,7 @@ describe('the RPC over a message broker', { timeout: 120_000 }, () => {
     const controller = await controllerWith();
     await expect(controller.connect(contract, 'nobody', { timeoutMs: 1000 })).rejects.toMatchObject({
       code: 'host-unreachable',
-      message: expect.stringContaining('no agent named nobody'),
+      message: expect.stringContaining('no agent named nobody') as string,
     });
   });
 
@@ -153,7 +153,7 @@ describe('the RPC over a message broker', { timeout: 120_000 }, () => {
     const { agent, client } = await connected('h1');
     const lost = expect(client.call('wait', null, { timeoutMs })).rejects.toMatchObject({
       code: 'agent-lost',
-      message: expect.stringContaining('the connection to the broker'),
+      message: expect.stringContaining('the connection to the broker') as string,
     });
     await client.call('count', null, { timeoutMs });
     await broker.kill();
@@ -190,7 +190,7 @@ describe('the RPC over a message broker', { timeout: 120_000 }, () => {
     controllers.push(controller);
     await expect(controller.connect(contract, 'h1')).rejects.toMatchObject({
       code: 'host-unreachable',
-      message: expect.stringMatching(/certificate/),
+      message: expect.stringMatching(/certificate/) as string,
     });
   });
 
@@ -200,7 +200,7 @@ describe('the RPC over a message broker', { timeout: 120_000 }, () => {
     );
     await expect(controller.connect(contract, 'h1')).rejects.toMatchObject({
       code: 'authentication-failed',
-      message: expect.stringContaining('user controller'),
+      message: expect.stringContaining('user controller') as string,
     });
   });
 

@@ -52,7 +52,7 @@ async function takeIn(session: Session, options: ImportOptions, file: string): P
   if (name !== undefined) query.set('name', name);
   const source = file === '-' ? null : await openArchive(file);
   const taken = await session.client
-    .upload(`/v1/snapshots/import?${query}`, snapshot, {
+    .upload(`/v1/snapshots/import?${query.toString()}`, snapshot, {
       content: source ?? Readable.from(session.terminal.stdin),
       mediaType: archiveMediaType,
     })

@@ -86,7 +86,7 @@ function listCommands(program: Command, shell: Shell): void {
           if (name !== undefined) query.set('name', name);
           if (given !== undefined) query.set('experiment', given);
           const all = await session.get(
-            `/v1/snapshots${query.size === 0 ? '' : `?${query}`}`,
+            `/v1/snapshots${query.size === 0 ? '' : `?${query.toString()}`}`,
             z.array(snapshot),
           );
           if (all.length === 0 && given !== undefined) await session.get(pathOf(given), experiment);
