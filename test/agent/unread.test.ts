@@ -42,6 +42,8 @@ describe('a VM whose guest has no buffers', () => {
     rmSync(folder, { recursive: true });
   });
 
+  let armed = 0;
+
   async function arm(): Promise<ControlledVm> {
     qemu.qmp.socket.destroy(); // QEMU serves one client a socket
     const vm = await ControlledVm.open((await readQemuProcess(qemu.pid))!, {
@@ -50,7 +52,7 @@ describe('a VM whose guest has no buffers', () => {
     });
     const ports = VmPorts.create({ ports: VmGroup.portsOf([vm]), ringBytes: 1 << 20, hold: false });
     group = new VmGroup([vm], ports);
-    ports.prepareLeftovers(join(folder, 'leftovers'));
+    ports.prepareLeftovers(join(folder, `leftovers-${armed++}`));
     ports.attach();
     return vm;
   }

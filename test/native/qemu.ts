@@ -113,7 +113,7 @@ export class TestQemu {
   private constructor(args: readonly string[], floppy?: Buffer) {
     const image = join(this.directory, 'floppy.img');
     if (floppy !== undefined) writeFileSync(image, floppy);
-    const drive = floppy === undefined ? [] : ['-drive', `if=floppy,format=raw,file=${image}`];
+    const drive = floppy === undefined ? [] : ['-drive', `if=floppy,format=raw,readonly=on,file=${image}`];
     const socket = `unix:${this.socketPath},server=on,wait=off`;
     this.process = spawn(
       qemuBinary,

@@ -38,7 +38,7 @@ describe.skipIf(mkfs === undefined)('RAM in a shared file on XFS (needs mkfs.xfs
       parent: mount,
     });
     try {
-      vm.fill('as it was ');
+      await vm.fill('as it was ');
       const { then, count, parts } = await vm.save('shared', async () => vm.fill('changed '));
       await vm.restore(parts);
       expect((await vm.contents())[0]!.equals(then[0]!)).toBe(true);

@@ -33,10 +33,10 @@ async function start(...given: Parameters<typeof SavedVm.start>): Promise<SavedV
 
 /** Saves the VM, changes it, and restores it; it must be as it was, and go on from there. */
 async function comesBack(vm: SavedVm, method: SaveMethod): Promise<{ ranNs: number }> {
-  vm.fill('as it was ');
+  await vm.fill('as it was ');
   await vm.countsOn();
   const { then, count, parts, ranNs } = await vm.save(method, async () => {
-    vm.fill('changed ');
+    await vm.fill('changed ');
     await vm.countsOn();
   });
   await vm.restore(parts);

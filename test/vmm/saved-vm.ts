@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { RamStorage } from '../../src/agent/ram-storage.ts';
 import { StoppedVmSaver, type StoredVmParts } from '../../src/agent/stopped-vm-saver.ts';
 import { writeMemory } from '../../src/native/ram.ts';
+import { isErrno } from '../../src/native/rtnetlink.ts';
 import type { SaveMethod } from '../../src/protocol/vm.ts';
 import { SnapshotStore, type PartialSnapshot } from '../../src/store/snapshot-directory.ts';
 import { disksOf } from '../../src/vmm/disks/collect.ts';
@@ -71,10 +72,11 @@ export class SavedVm {
   }
 
   /** Fills a part of each memory object. */
-  fill(text: string): void {
+  async fill(text: string): Promise<void> {
     const bytes = Buffer.alloc(patternBytes, text);
+    const { pid } = this.#vm.process;
     for (const { address } of this.#ram)
-      writeMemory({ pid: this.#vm.process.pid, address: address + patternOffset, bytes });
+      await eventually(async () => isWritten({ pid, address: address + patternOffset, bytes }));
   }
 
   async contents(): Promise<Contents> {
@@ -180,4 +182,15 @@ interface StartOptions {
   /** Where the snapshot is written. */
   readonly parent?: string;
   readonly prepare?: (qemu: TestQemu) => Promise<unknown>;
+}
+
+/** Pages that a background snapshot still protects cannot be written from outside. */
+function isWritten(write: Parameters<typeof writeMemory>[0]): boolean {
+  try {
+    writeMemory(write);
+    return true;
+  } catch (error) {
+    if (isErrno(error, 'EIO')) return false;
+    throw error;
+  }
 }

@@ -24,7 +24,7 @@ export async function readOpenFlow(bridge: string, signal?: AbortSignal): Promis
     orNone(dump('groups', '--no-names')),
     orNone(dump('meters')),
   ]);
-  return { flows: entriesOf(flows), groups: entriesOf(groups), meters: metersOf(meters) };
+  return { flows: entriesOf(flows), groups: inOrder(entriesOf(groups)), meters: metersOf(meters) };
 }
 
 /**
@@ -73,5 +73,8 @@ function metersOf(dump: string): string {
   }
   return joined(meters.map((meter) => meter.trim()));
 }
+
+/** Open vSwitch gives groups in the order of a hash table, which is another one after each restore. */
+const inOrder = (lines: string) => joined(linesOf(lines).sort());
 
 const joined = (lines: readonly string[]) => lines.map((line) => `${line}\n`).join('');
