@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import { z } from 'zod';
 
 import { StaghornError } from '../../errors/index.ts';
-import { experiment, snapshot, verifyResult } from '../../protocol/resources.ts';
+import { compression, experiment, snapshot, verifyResult } from '../../protocol/resources.ts';
 import { rolling } from '../../protocol/rolling.ts';
 import { methodChoice } from '../../protocol/vm.ts';
 import { collect, collectLabel, parseCount, parseSeconds } from '../label-options.ts';
@@ -19,6 +19,10 @@ interface TakeOptions extends SessionOptions {
   readonly description?: string;
   readonly method?: string;
   readonly label?: Record<string, string>;
+  readonly incremental: boolean;
+  readonly compression?: string;
+  readonly compressionLevel?: number;
+  readonly maxBandwidth?: number;
   readonly every?: number;
   readonly keep?: number;
 }
@@ -37,6 +41,14 @@ function takeCommand(program: Command, shell: Shell): void {
     .option('--description <text>')
     .option('--label <key=value>', 'a label to find it by; may be given several times', collectLabel)
     .option('--method <method>', `how RAM is saved: ${methodChoice.options.join(', ')}`)
+    .option('--no-incremental', 'store all RAM, not only what differs from the moment before')
+    .option('--compression <kind>', `of stored RAM: ${compression.options.join(', ')}`)
+    .option('--compression-level <level>', 'of zstd, 1 to 19', parseCount)
+    .option(
+      '--max-bandwidth <bytes>',
+      'a second, that each host writes while the experiment runs',
+      parseCount,
+    )
     .option('--every <time>', 'take one every 90s, 5m, 2h …, and keep the last ones', parseSeconds)
     .option('--keep <count>', 'with --every: how many are kept', parseCount)
     .action(
@@ -45,11 +57,16 @@ function takeCommand(program: Command, shell: Shell): void {
         if (every !== undefined) return roll(session, experiment, options);
         if (keep !== undefined) throw new StaghornError('invalid-input', '--keep is for --every');
         const path = `/v1/experiments/${encodeURIComponent(experiment)}/snapshots`;
-        const ended = await session.run('POST', path, { name, description, method, labels });
+        const storage = storageOf(options);
+        const ended = await session.run('POST', path, { name, description, method, labels, ...storage });
         const taken = expected(snapshot, ended.result);
         session.print(taken, () => describeSnapshot(taken));
       }),
     );
+}
+
+function storageOf({ incremental, compression: kind, compressionLevel, maxBandwidth }: TakeOptions) {
+  return { ...(incremental ? {} : { incremental }), compression: kind, compressionLevel, maxBandwidth };
 }
 
 async function roll(session: Session, experiment: string, options: TakeOptions): Promise<void> {
