@@ -1,12 +1,16 @@
 import { access, readFile } from 'node:fs/promises';
 import { dirname, resolve } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 
 import { messageOf } from '../errors/index.ts';
-import type { Link } from '../native/netlink.ts';
+import { readLinks, type Link } from '../native/netlink.ts';
 import type { StoredVm } from '../store/manifest.ts';
 import { all, parseCommandLine } from '../vmm/command-line.ts';
 import type { Fit } from '../vmm/qemu-fit.ts';
 import type { QemuProcess } from '../vmm/qemu-process.ts';
+
+const tapBoundMs = 3_000;
+const tapPollMs = 20;
 
 /** Options whose value is a file that QEMU opens at its start. */
 const fileOptions = ['kernel', 'initrd', 'bios', 'dtb'];
@@ -20,13 +24,14 @@ export interface HostFitOptions {
 
 /** What the host itself has against the VMs: files, sockets and taps that are missing or taken, memory. */
 export async function hostFit(options: HostFitOptions): Promise<Fit> {
-  const [files, sockets, memory] = await Promise.all([
+  const [files, sockets, memory, taps] = await Promise.all([
     Promise.all(options.vms.map(missingFiles)),
     takenSockets(options),
     memoryFit(options),
+    takenTaps(options),
   ]);
   return {
-    misfits: [...files.flat(), ...sockets, ...takenTaps(options), ...memory.misfits],
+    misfits: [...files.flat(), ...sockets, ...taps, ...memory.misfits],
     warnings: [...memory.warnings, ...changedMtus(options)],
   };
 }
@@ -58,15 +63,26 @@ export function listenersOf(procNetUnix: string): Set<string> {
   return new Set(rows.flatMap(([, , , flags, , , , path]) => (flags === '00010000' && path ? [path] : [])));
 }
 
-/** A tap has a carrier as long as somebody holds it open (drivers/net/tun.c). */
-function takenTaps({ vms, doomed, links }: HostFitOptions): string[] {
+/**
+ * A tap has a carrier as long as somebody holds it open (drivers/net/tun.c). A QEMU that was killed lets go of its own
+ * a moment after nobody finds it any more.
+ */
+async function takenTaps({ vms, doomed, links }: HostFitOptions): Promise<string[]> {
   const dying = new Set(doomed.map(({ name }) => name));
-  return vms.flatMap(({ name, nics }) =>
-    nics.flatMap(({ tap }) => {
-      const held = links.some((link) => link.name === tap && link.carrier);
-      return held && !dying.has(name) ? [`VM ${name}: its tap ${tap} is held by another process`] : [];
-    }),
-  );
+  const needed = vms.filter(({ name }) => !dying.has(name));
+  const heldIn = (present: readonly Link[]) =>
+    needed.flatMap(({ name, nics }) =>
+      nics
+        .filter(({ tap }) => present.some((link) => link.name === tap && link.carrier))
+        .map(({ tap }) => `VM ${name}: its tap ${tap} is held by another process`),
+    );
+  const startedAtMs = performance.now();
+  let held = heldIn(links);
+  while (held.length > 0 && performance.now() - startedAtMs < tapBoundMs) {
+    await delay(tapPollMs);
+    held = heldIn(readLinks());
+  }
+  return held;
 }
 
 function changedMtus({ vms, links }: HostFitOptions): string[] {

@@ -7,7 +7,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { saveRam } from '../native/ram.ts';
 import type { StoredRam } from './manifest.ts';
 import { RamForm } from './ram-form.ts';
-import { findImageDamage, findStoredDamage, ramFileOf } from './ram-image.ts';
+import { findImageDamage, findStoredDamage, ramFileOf, removeStaleImages } from './ram-image.ts';
 import { SnapshotStore } from './snapshot-directory.ts';
 
 const content = Buffer.concat([randomBytes(1024 * 1024), Buffer.alloc(3 * 1024 * 1024, 'RAM')]);
@@ -73,6 +73,8 @@ describe('the image of RAM', () => {
     await mkdir(join(directory, 'rebuilt.earlier'));
     const path = await ramFileOf(store, directory, ram, signal);
     expect(await readdir(directory)).not.toContain('rebuilt.earlier');
+    await removeStaleImages(directory);
+    expect((await readFile(path)).equals(content)).toBe(true);
     const image = await open(path, 'r+');
     await image.write(Buffer.from('changed'), 0, 7, 2_000_000);
     await image.close();

@@ -1,5 +1,5 @@
 import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 
 import { asStaghornError, StaghornError } from '../errors/index.ts';
 import { rebuildRam, verifyRam, type CheckedRam } from '../native/ram-check.ts';
@@ -82,7 +82,7 @@ export async function findStoredDamage(
 
 /** Removes images that an earlier boot made. */
 export async function removeStaleImages(directory: string): Promise<void> {
-  const current = basename(dirname(await rebuiltPath(directory, { file: '' })));
+  const current = await rebuiltName();
   const names = await readdir(directory).catch(() => []);
   for (const name of names.filter((one) => one.startsWith(rebuiltPrefix) && one !== current)) {
     await rm(join(directory, name), { recursive: true, force: true });
@@ -92,9 +92,12 @@ export async function removeStaleImages(directory: string): Promise<void> {
 const rebuiltPrefix = 'rebuilt.';
 const building = new Map<string, Promise<void>>();
 
+async function rebuiltName(): Promise<string> {
+  return `${rebuiltPrefix}${(await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim()}`;
+}
+
 async function rebuiltPath(directory: string, { file }: Pick<StoredRam, 'file'>): Promise<string> {
-  const boot = (await readFile('/proc/sys/kernel/random/boot_id', 'utf8')).trim();
-  return join(directory, `${rebuiltPrefix}${boot}`, file);
+  return join(directory, await rebuiltName(), file);
 }
 
 /** A file appears there only when it is whole. */

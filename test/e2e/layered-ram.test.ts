@@ -63,6 +63,7 @@ describe('RAM stored over a parent', { timeout: 60_000 }, () => {
     const since = await bench.guests.offsets();
     const walk = await restore(snapshot);
     await walk.to('resume', () => Promise.resolve(false));
+    await walk.settle();
     await walk.close();
     expect(await runStates(lab)).toEqual(['running', 'running']);
     await bench.guests.waitForReports(since, 2);

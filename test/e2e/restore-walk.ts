@@ -69,6 +69,11 @@ export class RestoreWalk {
     });
   }
 
+  /** From here on the VMs stay, whatever becomes of the agents. */
+  async settle(): Promise<void> {
+    await this.#each(({ agent }) => agent.client.call('settle', { barrier: this.barrier }, { timeoutMs }));
+  }
+
   close(): Promise<void> {
     return this.#walk.close();
   }
