@@ -1,5 +1,5 @@
 import { messageOf, StaghornError } from '../errors/index.ts';
-import { runCut, runResume, type HeldVm } from '../native/barrier.ts';
+import { runCut, runResume } from '../native/barrier.ts';
 import { monotonicNs } from '../native/clock.ts';
 import { hurryEventLoop } from '../native/scheduling.ts';
 import type { EdgePorts } from '../network/edge-ports.ts';
@@ -140,8 +140,6 @@ export class VmGroup {
     this.#release ??= this.#releaseEdge(firstNs, stops);
     await runResume({
       writes: changes.map(({ vm, change, atNs }) => ({ fd: vm.qmp.fd, bytes: change.bytes, atNs })),
-      // Guests that run already would take processors from QEMUs that are still to carry out `cont`.
-      held: heldVms(waking),
       spinNs,
     });
     const resumed = await happened;
@@ -207,14 +205,6 @@ export class VmGroup {
     this.edge?.close();
     await Promise.allSettled(this.vms.map((vm) => vm.close()));
   }
-}
-
-/** One VM alone has nobody to wait for. */
-function heldVms(vms: readonly ControlledVm[]): HeldVm[] {
-  if (vms.length < 2) return [];
-  return vms.flatMap(({ process, vcpuThreads }) =>
-    vcpuThreads.length === 0 ? [] : [{ mainThread: process.pid, vcpuThreads }],
-  );
 }
 
 const thawMarginNs = 1_000_000n;

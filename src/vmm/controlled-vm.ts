@@ -48,7 +48,6 @@ interface Parts {
   readonly qmp: QmpClient;
   readonly taps: readonly ControlledTap[];
   readonly layout: RamLayout;
-  readonly vcpuThreads: readonly number[];
   readonly disks: VmDisks;
   readonly resumes: boolean;
 }
@@ -63,8 +62,6 @@ export class ControlledVm {
   readonly qmp: QmpClient;
   readonly taps: readonly ControlledTap[];
   readonly layout: RamLayout;
-  /** The threads that run its CPUs. */
-  readonly vcpuThreads: readonly number[];
   readonly disks: VmDisks;
   /** Whether it runs outside the barrier: one that its owner had paused is neither stopped nor resumed by us. */
   readonly resumes: boolean;
@@ -78,7 +75,6 @@ export class ControlledVm {
     this.qmp = parts.qmp;
     this.taps = parts.taps;
     this.layout = parts.layout;
-    this.vcpuThreads = parts.vcpuThreads;
     this.disks = parts.disks;
     this.resumes = parts.resumes;
   }
@@ -106,7 +102,6 @@ export class ControlledVm {
     let taps: ControlledTap[] = [];
     try {
       const vm = await describeVm(process, qmp, path, surroundings);
-      const cpus = await qmp.execute('query-cpus-fast');
       const layout = await readRamLayout(qmp, process.pid, process.options);
       const { disks } = await readDisks(process, qmp);
       taps = await openTaps(process.pid, vm);
@@ -117,7 +112,6 @@ export class ControlledVm {
         taps,
         layout,
         disks: new VmDisks(process, qmp, disks),
-        vcpuThreads: [...new Set(cpus.map((cpu) => cpu['thread-id']))],
         resumes: resumes || vm.status === 'running',
       });
     } catch (error) {

@@ -19,10 +19,7 @@ const boundMs = 5000;
 const busyBoundMs = 5000;
 
 /** What a VmGroup uses of a VM. */
-type GroupedVm = Pick<
-  ControlledVm,
-  'name' | 'vcpuThreads' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'
-> & {
+type GroupedVm = Pick<ControlledVm, 'name' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'> & {
   readonly qmp: Pick<ControlledVm['qmp'], 'fd' | 'isClosed'>;
 };
 
@@ -186,8 +183,6 @@ function asVm(endpoint: Endpoint, tapFds: readonly number[]): ControlledVm {
   };
   const vm: GroupedVm = {
     name: endpoint.name,
-    // No VM: nobody who would have to be held.
-    vcpuThreads: [],
     resumes: true,
     qmp: socket,
     prepareStop: () => prepared(endpoint.prepareStop()),

@@ -16,12 +16,13 @@ const idleLimitsMs: Readonly<Record<number, number>> = { 4: 0.3, 10: 0.8, 14: 1 
 const busyLimit = { vms: 14, medianMs: 2, p95Ms: 10 };
 const spreadLimit = { vms: 10, medianMs: 0.5 };
 
-const staghorn = barrier('barrier', ['resume']);
+/** What Staghorn does: of the treatments of vCPUs the one with the tightest window (docs/decisions/0022). */
+const staghorn = barrier('barrier', []);
 const ways: readonly Way[] = [
   serialQmp,
   parallelQmp,
-  barrier('barrier, vCPUs never held', []),
   staghorn,
+  barrier('barrier, vCPUs held at the resume', ['resume']),
   barrier('barrier, vCPUs held at both', ['stop', 'resume']),
 ];
 
