@@ -130,23 +130,28 @@ void VcpuHold::HoldAll() const {
   }
 }
 
-bool VcpuHold::MayGo(size_t vm) const {
+VcpuHold::Main VcpuHold::StateOf(size_t vm) const {
   long call = SleepsIn(vms_[vm].main);
-  if (when_ == Release::Awaited) return call == SYS_futex;
-  return call == SYS_ppoll && RunsOf(vms_[vm].main) > runs_[vm];
+  bool has_run = when_ == Release::Awaited || RunsOf(vms_[vm].main) > runs_[vm];
+  if (!has_run) return Main::Busy;
+  return call == SYS_futex ? Main::Awaits : call == SYS_ppoll ? Main::Served : Main::Busy;
 }
 
 void VcpuHold::LetGo() const {
   std::vector<bool> gone(vms_.size(), false);
   for (int64_t end_ns = MonotonicNs() + bound_ns_; MonotonicNs() < end_ns;) {
-    size_t ready = 0;
+    bool all = true;
     for (size_t i = 0; i < vms_.size(); i++) {
-      if (gone[i] || MayGo(i)) ready++;
-      if (when_ == Release::Served || gone[i] || !MayGo(i)) continue;
-      gone[i] = true;
-      for (pid_t vcpu : vms_[i].vcpus) ptrace(PTRACE_DETACH, vcpu, nullptr, nullptr);
+      if (gone[i]) continue;
+      Main state = StateOf(i);
+      if (state == Main::Awaits) {
+        gone[i] = true;
+        for (pid_t vcpu : vms_[i].vcpus) ptrace(PTRACE_DETACH, vcpu, nullptr, nullptr);
+      } else if (when_ == Release::Awaited || state == Main::Busy) {
+        all = false;
+      }
     }
-    if (ready == vms_.size()) return;
+    if (all) return;
     Sleep(kLookNs);
   }
 }

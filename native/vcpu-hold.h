@@ -33,7 +33,8 @@ class VcpuHold {
   // `stop`: then nothing is left to do but that. All go on after `bound_ns`. Returns at once.
   void ReleaseWhenAwaited(int64_t bound_ns) { Order(Release::Awaited, bound_ns); }
 
-  // All go on once every main thread has run and waits for something else (ppoll), after `cont`.
+  // All go on once every main thread has run and waits for something else (ppoll), after `cont`. Those of a VM whose
+  // main thread waits for them in the midst of it (KVM's clock is set by its vCPUs) go on at once.
   void ReleaseWhenServed(int64_t bound_ns) { Order(Release::Served, bound_ns); }
 
  private:
@@ -44,7 +45,8 @@ class VcpuHold {
   void HoldAll() const;
   void Order(Release when, int64_t bound_ns);
   void LetGo() const;
-  bool MayGo(size_t vm) const;
+  enum class Main { Busy, Served, Awaits };
+  Main StateOf(size_t vm) const;
 
   std::vector<HeldVm> vms_;
   std::vector<uint64_t> runs_;  // of each main thread before it was told anything

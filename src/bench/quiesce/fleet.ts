@@ -1,6 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -17,6 +17,7 @@ const bootMs = 3_000;
 export interface FleetVm {
   readonly pid: number;
   readonly qmp: QmpClient;
+  readonly vcpuThreads: readonly number[];
 }
 
 /** VMs of one kind on this machine. */
@@ -38,10 +39,11 @@ export class Fleet {
     const children = Array.from({ length: count }, (_, place) => launch(directory, floppy, place));
     try {
       const vms = await Promise.all(
-        children.map(async (child, place) => ({
-          pid: child.pid!,
-          qmp: await connect(socketOf(directory, place), child, signal),
-        })),
+        children.map(async (child, place) => {
+          const qmp = await connect(socketOf(directory, place), child, signal);
+          const cpus = await qmp.execute('query-cpus-fast');
+          return { pid: child.pid!, qmp, vcpuThreads: cpus.map((cpu) => cpu['thread-id']) };
+        }),
       );
       await delay(bootMs, undefined, { signal });
       return new Fleet(vms, children, directory);
@@ -61,14 +63,6 @@ export class Fleet {
     }
     rmSync(this.#directory, { recursive: true, force: true });
   }
-}
-
-/** The threads that run a QEMU's vCPUs, as QEMU names them (qemu_thread_naming): none without -name debug-threads=on. */
-export function vcpuThreads(pid: number): number[] {
-  const tasks = `/proc/${pid}/task`;
-  return readdirSync(tasks)
-    .filter((thread) => readFileSync(join(tasks, thread, 'comm'), 'utf8').startsWith('CPU '))
-    .map(Number);
 }
 
 const socketOf = (directory: string, place: number) => join(directory, `qmp${place}`);

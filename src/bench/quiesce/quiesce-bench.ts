@@ -1,7 +1,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { quantile, type BenchOptions, type BenchResult } from '../bench.ts';
-import { Fleet, vcpuThreads, type FleetVm } from './fleet.ts';
+import { Fleet } from './fleet.ts';
 import type { GuestLoad } from './guests.ts';
 import { suspendByLibvirt } from './libvirt-suspend.ts';
 import { barrier, parallelQmp, serialQmp, type Way } from './ways.ts';
@@ -16,10 +16,15 @@ const idleLimitsMs: Readonly<Record<number, number>> = { 4: 0.3, 10: 0.8, 14: 1 
 const busyLimit = { vms: 14, medianMs: 2, p95Ms: 10 };
 const spreadLimit = { vms: 10, medianMs: 0.5 };
 
-const heldOf = (vms: readonly FleetVm[]) =>
-  vms.map(({ pid }) => ({ mainThread: pid, vcpuThreads: vcpuThreads(pid) }));
-const staghorn = barrier('barrier', () => []);
-const ways: readonly Way[] = [serialQmp, parallelQmp, staghorn, barrier('barrier, vCPUs held', heldOf)];
+/** What Staghorn does: of the treatments of vCPUs the one with the tightest window (docs/decisions/0022). */
+const staghorn = barrier('barrier', []);
+const ways: readonly Way[] = [
+  serialQmp,
+  parallelQmp,
+  staghorn,
+  barrier('barrier, vCPUs held at the resume', ['resume']),
+  barrier('barrier, vCPUs held at both', ['stop', 'resume']),
+];
 
 interface Measured {
   /** Last stop minus first, milliseconds, of each round. */

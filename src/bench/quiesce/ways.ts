@@ -32,8 +32,13 @@ export const parallelQmp: Way = {
   resume: (vms) => Promise.all(vms.map((vm) => command(vm, 'cont', 'RESUME'))),
 };
 
+/** When vCPUs are held while main threads work. */
+export type HeldAt = readonly ('stop' | 'resume')[];
+
 /** As Staghorn's agent does (src/agent/vm-group.ts). */
-export function barrier(name: string, heldOf: (vms: readonly FleetVm[]) => readonly HeldVm[]): Way {
+export function barrier(name: string, heldAt: HeldAt): Way {
+  const heldOf = (vms: readonly FleetVm[], at: HeldAt[number]) =>
+    heldAt.includes(at) ? vms.map(heldVm) : [];
   return {
     name,
     stop: async (vms) => {
@@ -42,7 +47,7 @@ export function barrier(name: string, heldOf: (vms: readonly FleetVm[]) => reado
         const writes = vms.map((vm) => prepared(vm, 'stop', 'STOP'));
         await runCut({
           ...{ atNs: monotonicNs() + leadNs, spinNs, modeWords: [], taps: [], ringBoundNs: 0, journal: null },
-          ...{ writes, held: heldOf(vms) },
+          ...{ writes, held: heldOf(vms, 'stop') },
         });
         return await Promise.all(writes.map(({ happened }) => happened));
       } finally {
@@ -58,7 +63,7 @@ export function barrier(name: string, heldOf: (vms: readonly FleetVm[]) => reado
           ...prepared(vm, 'cont', 'RESUME'),
           atNs: stops[place]! + pauseNs,
         }));
-        await runResume({ writes, spinNs, held: heldOf(vms) });
+        await runResume({ writes, spinNs, held: heldOf(vms, 'resume') });
         return await Promise.all(writes.map(({ happened }) => happened));
       } finally {
         calm();
@@ -66,6 +71,8 @@ export function barrier(name: string, heldOf: (vms: readonly FleetVm[]) => reado
     },
   };
 }
+
+const heldVm = ({ pid, vcpuThreads }: FleetVm): HeldVm => ({ mainThread: pid, vcpuThreads });
 
 async function oneAfterTheOther(
   vms: readonly FleetVm[],
