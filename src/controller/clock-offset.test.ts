@@ -17,6 +17,7 @@ describe('the offset of a clock', () => {
       atNs: 10_200n,
       roundTripNs: 200,
       usualRoundTripNs: 2000,
+      slowRoundTripNs: 2000,
     });
   });
 
@@ -27,6 +28,12 @@ describe('the offset of a clock', () => {
     expect(clock.at(10_000_000_200n)).toMatchObject({ offsetNs: 900n, errorNs: 2_000_100 });
     clock.add(exchange(10_000_000_000n, 10_000_500_000n, 10_001_000_000n));
     expect(clock.at(10_001_000_000n)).toMatchObject({ offsetNs: 0n, errorNs: 500_000 });
+  });
+
+  it('has a slow round trip, which is not that of a single exchange that something delayed', () => {
+    const clock = new HostClock();
+    for (const tripNs of [900n, 10n, 20n, 30n, 40n, 50n, 60n, 70n]) clock.add(exchange(0n, 0n, tripNs));
+    expect(clock.at(900n)).toMatchObject({ roundTripNs: 10, usualRoundTripNs: 50, slowRoundTripNs: 70 });
   });
 
   it('forgets old exchanges', () => {
@@ -44,6 +51,7 @@ describe('two hosts against each other', () => {
     atNs: 0n,
     roundTripNs: 0,
     usualRoundTripNs: 0,
+    slowRoundTripNs: 0,
   });
 
   it('are known as well as the two worst clocks together, at the instant that is asked for', () => {

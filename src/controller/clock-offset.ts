@@ -5,9 +5,10 @@ export interface ClockOffset {
   /** The true offset lies within this of `offsetNs` at `atNs`, an instant of the controller's clock. */
   readonly errorNs: number;
   readonly atNs: bigint;
-  /** The shortest round trip of those that are remembered, and their median. */
+  /** The shortest round trip of those that are remembered, their median, and one that few are longer than. */
   readonly roundTripNs: number;
   readonly usualRoundTripNs: number;
+  readonly slowRoundTripNs: number;
 }
 
 export interface ClockExchange {
@@ -23,6 +24,10 @@ export interface ClockExchange {
 export const driftPpm = 200;
 /** How many exchanges are remembered: with one each `clockRefreshMs`, the last minute. */
 const remembered = 8;
+/** Of 8 the second longest: one alone that something delayed, as the first on a connection, tells little of the next. */
+const slowQuantile = 0.85;
+/** With so many hosts there are exchanges at once: more would measure how long they wait for each other. */
+export const exchangingMax = 64;
 
 const tripNs = ({ sentAtNs, receivedAtNs }: ClockExchange) => receivedAtNs - sentAtNs;
 
@@ -45,13 +50,11 @@ export function clockOffset(exchanges: readonly ClockExchange[], nowNs: bigint):
     atNs: nowNs,
     roundTripNs: trips[0]!,
     usualRoundTripNs: trips[Math.floor(trips.length / 2)]!,
+    slowRoundTripNs: trips[Math.floor(trips.length * slowQuantile)]!,
   };
 }
 
-/**
- * How many exchanges with each host there are before a barrier: many, for one that nothing delayed; with very many
- * hosts the exchanges themselves delay each other.
- */
+/** How many exchanges with each host there are before a barrier: many, for one that nothing delayed; the sum is bounded. */
 export function exchangesOf(hostCount: number): number {
   return Math.min(5, Math.max(2, Math.floor(500 / hostCount)));
 }
