@@ -1,10 +1,11 @@
 import type { MarkerPort } from '../network/markers/paths.ts';
+import { addresseesBySegment } from '../protocol/marker-addressees.ts';
 import type { ArmedPort } from '../protocol/rpc.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 
-/** The ports of VMs as the other hosts may reach them. */
+/** The ports of VMs by which the other hosts may reach this one: not all, since more of them would not be used. */
 export function armedPorts(vms: readonly ControlledVm[]): ArmedPort[] {
-  return vms.flatMap(({ name, taps }) =>
+  const all = vms.flatMap(({ name, taps }) =>
     taps.map(({ nic: { tap, mac, switchPort } }) => ({
       vm: name,
       tap,
@@ -13,9 +14,10 @@ export function armedPorts(vms: readonly ControlledVm[]): ArmedPort[] {
       vlan: switchPort?.tag ?? null,
     })),
   );
+  return [...addresseesBySegment(all).values()].flat();
 }
 
-/** The same ports as senders of markers. */
+/** All ports, as senders of markers. */
 export function markerPorts(vms: readonly ControlledVm[]): MarkerPort[] {
   return vms.flatMap(({ taps }) =>
     taps.map(({ nic: { tap, mac, switchPort } }) => ({ tap, mac, switchPort })),

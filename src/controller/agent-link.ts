@@ -142,10 +142,10 @@ export class AgentLink {
     return this.#agent.runBeside(args);
   }
 
-  /** Of so many exchanges, one after another, and those that are remembered. */
+  /** Of so many exchanges, one after another; for the offset also of those that are remembered. */
   async measureClock(exchanges: number): Promise<ClockOffset> {
     for (let i = 0; i < exchanges; i++) await this.#exchange();
-    return this.#clock.at(this.time.nowNs());
+    return this.#clock.at(this.time.nowNs(), exchanges);
   }
 
   async #exchange(): Promise<void> {

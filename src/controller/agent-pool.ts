@@ -2,6 +2,7 @@ import type { Logger } from '../protocol/logger.ts';
 import type { HostSpec, Transport } from '../protocol/resources.ts';
 import { systemTime, type Time } from '../protocol/time.ts';
 import { AgentLink, type AgentConnectors, type LinkTools } from './agent-link.ts';
+import { Turns } from './turns.ts';
 
 /** Each is a login and perhaps a deployment: more at once would only wait for each other. */
 const connectingMax = 64;
@@ -49,27 +50,5 @@ export class AgentPool {
   async close(): Promise<void> {
     await Promise.allSettled([...this.#links.values()].map(async (link) => (await link).close()));
     this.#links.clear();
-  }
-}
-
-/** Lets so many works run at once; the others wait in order. */
-class Turns {
-  #free: number;
-  readonly #waiting: (() => void)[] = [];
-
-  constructor(count: number) {
-    this.#free = count;
-  }
-
-  async take<T>(work: () => Promise<T>): Promise<T> {
-    if (this.#free === 0) await new Promise<void>((resolve) => this.#waiting.push(resolve));
-    else this.#free -= 1;
-    try {
-      return await work();
-    } finally {
-      const next = this.#waiting.shift();
-      if (next === undefined) this.#free += 1;
-      else next();
-    }
   }
 }

@@ -16,6 +16,8 @@ export interface StoredExperiment extends ExperimentDefinition {
   readonly createdAt: string;
 }
 
+const lineage = snapshotSchema.pick({ state: true, parent: true });
+
 /** A snapshot with what the controller needs to find and check it on its hosts. */
 export interface StoredSnapshot {
   readonly snapshot: Snapshot;
@@ -122,6 +124,18 @@ export class Catalog {
       this.putSnapshot(stored);
       this.setMoment(stored.snapshot.experiment, stored.snapshot.id);
     });
+  }
+
+  /** Without reading all of its document, which is large at many VMs; null if there is no such snapshot. */
+  lineageOf(id: string): Pick<Snapshot, 'state' | 'parent'> | null {
+    const row = this.#database
+      .prepare(
+        "SELECT document ->> '$.state' AS state, document ->> '$.parent' AS parent FROM snapshots WHERE id = ?",
+      )
+      .get(id);
+    if (row === undefined) return null;
+    const { state, parent } = row as { state: unknown; parent: unknown };
+    return lineage.parse({ state, parent });
   }
 
   /** The snapshot that an experiment was last restored from, or that was taken last; null if there is none. */

@@ -16,7 +16,8 @@ describe('the offset of a clock', () => {
       errorNs: 100,
       atNs: 10_200n,
       roundTripNs: 200,
-      usualRoundTripNs: 2000,
+      usualRoundTripNs: 200,
+      slowRoundTripNs: 2000,
     });
   });
 
@@ -27,6 +28,13 @@ describe('the offset of a clock', () => {
     expect(clock.at(10_000_000_200n)).toMatchObject({ offsetNs: 900n, errorNs: 2_000_100 });
     clock.add(exchange(10_000_000_000n, 10_000_500_000n, 10_001_000_000n));
     expect(clock.at(10_001_000_000n)).toMatchObject({ offsetNs: 0n, errorNs: 500_000 });
+  });
+
+  it('has a slow round trip, which is not that of a single exchange that something delayed', () => {
+    const clock = new HostClock();
+    for (const tripNs of [900n, 10n, 20n, 30n, 40n, 50n, 60n, 70n]) clock.add(exchange(0n, 0n, tripNs));
+    expect(clock.at(900n)).toMatchObject({ roundTripNs: 10, usualRoundTripNs: 40, slowRoundTripNs: 70 });
+    expect(clock.at(900n, 2)).toMatchObject({ roundTripNs: 60, usualRoundTripNs: 60, slowRoundTripNs: 70 });
   });
 
   it('forgets old exchanges', () => {
@@ -44,6 +52,7 @@ describe('two hosts against each other', () => {
     atNs: 0n,
     roundTripNs: 0,
     usualRoundTripNs: 0,
+    slowRoundTripNs: 0,
   });
 
   it('are known as well as the two worst clocks together, at the instant that is asked for', () => {

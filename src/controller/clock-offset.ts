@@ -5,9 +5,10 @@ export interface ClockOffset {
   /** The true offset lies within this of `offsetNs` at `atNs`, an instant of the controller's clock. */
   readonly errorNs: number;
   readonly atNs: bigint;
-  /** The shortest round trip of those that are remembered, and their median. */
+  /** The shortest round trip of the newest ones, their median, and one that few are longer than. */
   readonly roundTripNs: number;
   readonly usualRoundTripNs: number;
+  readonly slowRoundTripNs: number;
 }
 
 export interface ClockExchange {
@@ -23,6 +24,10 @@ export interface ClockExchange {
 export const driftPpm = 200;
 /** How many exchanges are remembered: with one each `clockRefreshMs`, the last minute. */
 const remembered = 8;
+/** Of 8 the second longest: one alone that something delayed tells little of the next. */
+const slowQuantile = 0.85;
+/** With so many hosts there are exchanges at once: more would measure how long they wait for each other. */
+export const exchangingMax = 64;
 
 const tripNs = ({ sentAtNs, receivedAtNs }: ClockExchange) => receivedAtNs - sentAtNs;
 
@@ -36,22 +41,27 @@ function boundNs(exchange: ClockExchange, nowNs: bigint): number {
  * The offset from the exchange that bounds it best: half the round trip, and what the clocks may have drifted since
  * (RFC 5905, clock filter; Cristian 1989).
  */
-export function clockOffset(exchanges: readonly ClockExchange[], nowNs: bigint): ClockOffset {
+export function clockOffset(
+  exchanges: readonly ClockExchange[],
+  nowNs: bigint,
+  newest: number = exchanges.length,
+): ClockOffset {
   const best = exchanges.reduce((a, b) => (boundNs(b, nowNs) < boundNs(a, nowNs) ? b : a));
-  const trips = exchanges.map((exchange) => Number(tripNs(exchange))).sort((a, b) => a - b);
+  const trips = exchanges
+    .slice(-newest)
+    .map((exchange) => Number(tripNs(exchange)))
+    .sort((a, b) => a - b);
   return {
     offsetNs: best.hostNs - (best.sentAtNs + best.receivedAtNs) / 2n,
     errorNs: boundNs(best, nowNs),
     atNs: nowNs,
     roundTripNs: trips[0]!,
-    usualRoundTripNs: trips[Math.floor(trips.length / 2)]!,
+    usualRoundTripNs: trips[Math.floor((trips.length - 1) / 2)]!,
+    slowRoundTripNs: trips[Math.floor(trips.length * slowQuantile)]!,
   };
 }
 
-/**
- * How many exchanges with each host there are before a barrier: many, for one that nothing delayed; with very many
- * hosts the exchanges themselves delay each other.
- */
+/** How many exchanges with each host there are before a barrier: many, for one that nothing delayed; the sum is bounded. */
 export function exchangesOf(hostCount: number): number {
   return Math.min(5, Math.max(2, Math.floor(500 / hostCount)));
 }
@@ -65,8 +75,9 @@ export class HostClock {
     if (this.#exchanges.length > remembered) this.#exchanges.shift();
   }
 
-  at(nowNs: bigint): ClockOffset {
-    return clockOffset(this.#exchanges, nowNs);
+  /** @param newest of so many exchanges the round trips count: older ones had other work beside them */
+  at(nowNs: bigint, newest: number = this.#exchanges.length): ClockOffset {
+    return clockOffset(this.#exchanges, nowNs, newest);
   }
 }
 

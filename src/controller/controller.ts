@@ -345,7 +345,7 @@ export class Controller implements StaghornService {
   #sealedMomentOf(experiment: string): string | null {
     let id = this.#catalog.momentOf(experiment);
     while (id !== null) {
-      const snapshot = this.#catalog.findSnapshot(id)?.snapshot;
+      const snapshot = this.#catalog.lineageOf(id);
       if (snapshot?.state === 'sealed') return id;
       id = snapshot?.parent ?? null;
     }

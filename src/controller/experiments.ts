@@ -2,7 +2,8 @@ import { StaghornError } from '../errors/index.ts';
 import type { Experiment, ExternalFrames, HostSpec } from '../protocol/resources.ts';
 import type { AgentPool } from './agent-pool.ts';
 import { defaultFrameBufferBytes, type BarrierHost } from './agent-barrier.ts';
-import { exchangesOf } from './clock-offset.ts';
+import { exchangesOf, exchangingMax } from './clock-offset.ts';
+import { Turns } from './turns.ts';
 import type { Catalog, ExperimentDefinition, StoredExperiment } from './catalog.ts';
 
 export type Activity = Exclude<Experiment['state'], 'running'>;
@@ -92,6 +93,7 @@ export class Experiments {
     const { hosts, transport, frameBufferBytes = defaultFrameBufferBytes } = this.get(name);
     const specs = hosts.filter((host) => only === undefined || only.has(host.name));
     const links = await this.#pool.connectAll(specs, transport);
+    const turns = new Turns(exchangingMax);
     return Promise.all(
       links.map(async (link, index): Promise<BarrierHost> => {
         const spec: HostSpec = specs[index]!;
@@ -101,7 +103,7 @@ export class Experiments {
           vms: spec.vms ?? null,
           externalPorts: spec.external ?? [],
           frameBufferBytes,
-          clock: await link.measureClock(exchangesOf(specs.length)),
+          clock: await turns.take(() => link.measureClock(exchangesOf(specs.length))),
         };
       }),
     );

@@ -1,4 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
+import { addresseesBySegment } from '../protocol/marker-addressees.ts';
 import { protocolVersion, type AgentContract, type AgentParams, type AgentResult } from '../protocol/rpc.ts';
 import type { Time } from '../protocol/time.ts';
 import { version } from '../protocol/version.ts';
@@ -105,7 +106,7 @@ export class SimulatedAgent {
     if (snapshot !== null) host.parts.set(snapshot, 'partial');
     observer.armed(barrier, host.name);
     const vms = host.vms.map((name) => ({ name, method: 'fork' as const, ramBytes: 1 << 27 }));
-    return { vms, ports: [...host.ports], warnings: [] };
+    return { vms, ports: [...addresseesBySegment(host.ports).values()].flat(), warnings: [] };
   }
 
   #session(barrier: string): SimulatedSession {

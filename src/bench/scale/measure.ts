@@ -11,7 +11,9 @@ import { AgentProcess } from './agent-process.ts';
 
 /** What one snapshot of so many hosts costs the controller. */
 export interface ScaleMeasurement {
+  /** Until the last VM stood still, and until the controller had every host's report of that. */
   readonly toCutMs: number;
+  readonly toReportsMs: number;
   readonly toSealedMs: number;
   readonly cpuMs: number;
   readonly peakRssMiB: number;
@@ -63,12 +65,13 @@ export async function measureScale(options: ScaleOptions): Promise<ScaleMeasurem
 
 async function takeOne(controller: Controller, signal: AbortSignal) {
   const cpuBefore = process.cpuUsage();
+  const startedAtMs = Date.now();
   const startedMs = performance.now();
-  const { id } = controller.createSnapshot(experiment, snapshotInput);
-  let toCutMs = NaN;
+  const { id, snapshot } = controller.createSnapshot(experiment, snapshotInput);
+  let toReportsMs = NaN;
   for await (const { progress, operation } of controller.operationEvents(id, { signal })) {
     // The first phase that begins when all have been cut.
-    if (progress?.step === 'freeze') toCutMs = performance.now() - startedMs;
+    if (progress?.step === 'freeze') toReportsMs = performance.now() - startedMs;
     if (operation !== undefined && operation.state !== 'succeeded')
       throw new StaghornError(
         operation.error?.code ?? 'internal',
@@ -76,7 +79,10 @@ async function takeOne(controller: Controller, signal: AbortSignal) {
       );
   }
   const { user, system } = process.cpuUsage(cpuBefore);
-  return { toCutMs, toSealedMs: performance.now() - startedMs, cpuMs: (user + system) / 1000 };
+  const toSealedMs = performance.now() - startedMs;
+  const { stoppedAt, skewNs } = controller.getSnapshot(snapshot!);
+  const toCutMs = Date.parse(stoppedAt!) - startedAtMs + skewNs / 1e6;
+  return { toCutMs, toReportsMs, toSealedMs, cpuMs: (user + system) / 1000 };
 }
 
 /** The most memory that was seen resident; the process's own high-water mark would count what was before. */

@@ -42,6 +42,7 @@ function describe(hosts: number, measured: readonly ScaleMeasurement[]): BenchRe
   };
   return [
     figure('request to cut', 'ms', ({ toCutMs }) => toCutMs, toCutLimitMs),
+    figure('request to all reports of the cut', 'ms', ({ toReportsMs }) => toReportsMs),
     figure('request to sealed', 'ms', ({ toSealedMs }) => toSealedMs),
     figure('CPU of the controller for a snapshot', 'ms', ({ cpuMs }) => cpuMs),
     figure('memory of the controller, peak', 'MiB', ({ peakRssMiB }) => peakRssMiB, memoryLimitMiB),

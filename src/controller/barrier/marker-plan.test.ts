@@ -6,11 +6,11 @@ import {
   markedHostsMax,
   planTargets,
   sourcesByHost,
-  targetsOfSegment,
   unmarkedPairs,
   unmarkedWarnings,
   unprovenWarnings,
 } from './marker-plan.ts';
+import { targetsOfSegment } from '../../protocol/marker-addressees.ts';
 
 const port = (mac: string, bridge: string | null, vlan: number | null): ArmedPort => ({
   vm: `vm-${mac}`,

@@ -1,9 +1,8 @@
+import { addresseesBySegment } from '../../protocol/marker-addressees.ts';
 import type { ArmedPort, MarkerSource, MarkerTarget } from '../../protocol/rpc.ts';
 
 /** Who sends markers to whom (docs/protocol.md#markers): pure. */
 
-/** Two, so that a port which is an address itself has another one to send to. */
-export const targetsOfSegment = 2;
 /** More are told by their number. */
 const namedPaths = 10;
 
@@ -22,7 +21,7 @@ export function planTargets(ports: Ports): Map<string, MarkerTarget[]> {
   const ofHost = new Map(
     [...ports].map(([host, own]) => [
       host,
-      [...macsBySegment(own).values()].flat().map((mac): MarkerTarget => ({ host, mac })),
+      addresseesOf(own).map(({ mac }): MarkerTarget => ({ host, mac })),
     ]),
   );
   const marked = markedHosts(ports);
@@ -40,10 +39,7 @@ export function unmarkedPairs(ports: Ports): number {
  */
 function markedHosts(ports: Ports): Map<string, string[]> {
   const all = [...ports.keys()];
-  const widest = Math.max(
-    1,
-    ...[...ports.values()].map((own) => [...macsBySegment(own).values()].flat().length),
-  );
+  const widest = Math.max(1, ...[...ports.values()].map((own) => addresseesOf(own).length));
   const most = Math.min(markedHostsMax, Math.ceil(markedAddressesMax / widest));
   if (all.length <= most) return new Map(all.map((host) => [host, all]));
   const members = membersOfVlans(ports);
@@ -93,18 +89,7 @@ function nextOf(host: string, rings: readonly Ring[], most: number): string[] {
   return [...chosen];
 }
 
-/** The first addresses of each segment. A port that is in no switch has no segment. */
-function macsBySegment(ports: readonly ArmedPort[]): Map<string, string[]> {
-  const segments = new Map<string, string[]>();
-  for (const { bridge, vlan, mac } of ports) {
-    if (bridge === null) continue;
-    const segment = `${bridge} ${vlan ?? ''}`;
-    const macs = segments.get(segment);
-    if (macs === undefined) segments.set(segment, [mac]);
-    else if (macs.length < targetsOfSegment) macs.push(mac);
-  }
-  return segments;
-}
+const addresseesOf = (ports: readonly ArmedPort[]) => [...addresseesBySegment(ports).values()].flat();
 
 /** For each host, which ports of which hosts send markers to it. */
 export function sourcesByHost(

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { cutLeadNs } from '../../protocol/instant.ts';
+import { exchangingMax } from '../clock-offset.ts';
 import {
   cutMarginNs,
   planCut,
@@ -17,6 +18,7 @@ const clock = (offsetNs: bigint, roundTripNs: number) => ({
   atNs: 0n,
   roundTripNs,
   usualRoundTripNs: 2 * roundTripNs,
+  slowRoundTripNs: 4 * roundTripNs,
 });
 
 describe('the cut', () => {
@@ -24,15 +26,21 @@ describe('the cut', () => {
 
   it('comes late enough for the slowest host to be told, to agree, and to be told otherwise', () => {
     const { atNs, agreedByNs } = planCut(1_000n, clocks, 1);
-    expect(atNs).toBe(1_000n + cutLeadNs + BigInt(cutMarginNs) + 3_000n);
-    expect(agreedByNs).toBe(1_000n + BigInt(cutMarginNs / 2) + 2_000n);
-    expect(atNs - cutLeadNs - agreedByNs).toBeGreaterThan(BigInt(cutMarginNs / 2));
+    const [usualNs, slowNs] = [1_000, 2_000];
+    expect(agreedByNs).toBe(1_000n + BigInt(cutMarginNs / 2 + usualNs + slowNs));
+    expect(atNs - cutLeadNs - agreedByNs).toBe(BigInt(cutMarginNs / 2 + usualNs + slowNs));
   });
 
   it('is moved further ahead by each attempt', () => {
     const [first, second] = [planCut(0n, clocks, 1), planCut(0n, clocks, 2)];
-    expect(second.atNs - first.atNs).toBe(BigInt(cutMarginNs + 1000));
+    expect(second.atNs - first.atNs).toBe(BigInt(cutMarginNs + 2_000));
     expect(second.agreedByNs).toBeGreaterThan(first.agreedByNs);
+  });
+
+  it('leaves time for the turns of hosts that are more than are asked at once', () => {
+    const many = (count: number) => Array.from({ length: count }, () => clock(0n, 500));
+    const [few, twice] = [planCut(0n, many(exchangingMax), 1), planCut(0n, many(2 * exchangingMax), 1)];
+    expect(twice.atNs - few.atNs).toBe(2_000n);
   });
 });
 

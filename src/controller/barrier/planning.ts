@@ -1,5 +1,5 @@
 import { cutLeadNs } from '../../protocol/instant.ts';
-import type { ClockOffset } from '../clock-offset.ts';
+import { exchangingMax, type ClockOffset } from '../clock-offset.ts';
 
 /** The planning of instants: pure, on the controller's clock unless it says otherwise. */
 
@@ -11,6 +11,7 @@ export const resumeMarginNs = 1_500_000;
 /** Who takes longer is planned for by a later attempt. */
 const tripBoundNs = 1_000_000_000;
 
+const bounded = (tripNs: number) => Math.min(tripBoundNs, tripNs);
 const longest = (tripsNs: readonly number[]) => tripsNs.reduce((a, b) => Math.max(a, b), 0);
 
 export interface PlannedCut {
@@ -20,18 +21,29 @@ export interface PlannedCut {
 }
 
 /**
- * When all hosts cut: late enough that the slowest of them has been told, has answered, and that everybody can be
- * told otherwise. A round trip is what it is while all hosts are
- * spoken to at once; should it take longer this time, the cut is moved.
+ * When all hosts cut: late enough that the slowest of them has been told and has answered, though something delays it,
+ * and that everybody can be told otherwise, though something delays that. Should it take longer, the cut is moved.
  * @param attempt counts from 1; each plans further ahead
  */
 export function planCut(nowNs: bigint, clocks: readonly ClockOffset[], attempt: number): PlannedCut {
-  const tripNs = Math.min(tripBoundNs, longest(clocks.map(({ usualRoundTripNs }) => usualRoundTripNs)));
   const marginNs = cutMarginNs * 2 ** (attempt - 1);
+  const usualNs = bounded(longest(clocks.map(({ usualRoundTripNs }) => usualRoundTripNs))) + queueNs(clocks);
+  const slowNs = bounded(longest(clocks.map(({ slowRoundTripNs }) => slowRoundTripNs)));
+  const agreeingNs = marginNs / 2 + usualNs + attempt * slowNs;
+  const recallingNs = marginNs / 2 + usualNs + slowNs;
   return {
-    atNs: nowNs + cutLeadNs + BigInt(Math.ceil(marginNs + (2 + attempt) * tripNs)),
-    agreedByNs: nowNs + BigInt(Math.ceil(marginNs / 2 + (1 + attempt) * tripNs)),
+    atNs: nowNs + cutLeadNs + BigInt(Math.ceil(agreeingNs + recallingNs)),
+    agreedByNs: nowNs + BigInt(Math.ceil(agreeingNs)),
   };
+}
+
+/**
+ * How long the last host waits for its turn when all are spoken to: round trips are measured with `exchangingMax`
+ * hosts at once, and the controller is busy with others meanwhile.
+ */
+function queueNs(clocks: readonly ClockOffset[]): number {
+  const sumNs = clocks.reduce((sum, { usualRoundTripNs }) => sum + usualRoundTripNs, 0);
+  return bounded((sumNs / clocks.length) * (Math.ceil(clocks.length / exchangingMax) - 1));
 }
 
 /**
