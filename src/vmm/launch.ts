@@ -14,6 +14,7 @@ import {
   type CommandOption,
   type RestoreBackend,
 } from './command-line.ts';
+import { withoutAnnouncements } from './announcements.ts';
 import { readQemuProcess, type QemuProcess } from './qemu-process.ts';
 
 /** What it takes to start a VM again from what was stored of it. */
@@ -133,7 +134,7 @@ function spawnFailure(child: ChildProcess): () => string | null {
  */
 export async function loadDeviceState(vm: LaunchedVm, spec: LaunchSpec, state: Buffer): Promise<void> {
   const { qmp } = vm;
-  const file = await inMemory(state);
+  const file = await inMemory(withoutAnnouncements(state));
   try {
     await qmp.execute('migrate-set-parameters', { 'announce-rounds': 0 });
     await qmp.execute('migrate-set-capabilities', { capabilities: [{ capability: 'events', state: true }] });
