@@ -19,7 +19,10 @@ const boundMs = 5000;
 const busyBoundMs = 5000;
 
 /** What a VmGroup uses of a VM. */
-type GroupedVm = Pick<ControlledVm, 'name' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'> & {
+type GroupedVm = Pick<
+  ControlledVm,
+  'name' | 'ranNs' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'
+> & {
   readonly qmp: Pick<ControlledVm['qmp'], 'fd' | 'isClosed'>;
 };
 
@@ -184,6 +187,7 @@ function asVm(endpoint: Endpoint, tapFds: readonly number[]): ControlledVm {
   const vm: GroupedVm = {
     name: endpoint.name,
     resumes: true,
+    ranNs: 0,
     qmp: socket,
     prepareStop: () => prepared(endpoint.prepareStop()),
     prepareResume: () => prepared(endpoint.prepareContinue()),
