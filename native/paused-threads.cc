@@ -27,9 +27,16 @@ ThreadPauser::ThreadPauser(int realtime_priority)
 }
 
 ThreadPauser::~ThreadPauser() {
-  eventfd_write(release_.get(), 1);
+  End();
+}
+
+void ThreadPauser::End() {
+  if (!keeper_.joinable()) return;
+  Release();
   keeper_.join();
 }
+
+void ThreadPauser::Release() { eventfd_write(release_.get(), 1); }
 
 size_t ThreadPauser::Pause(const std::vector<pid_t> &threads, int64_t bound_ns) {
   threads_ = threads;
@@ -64,6 +71,7 @@ int ThreadPauser::TracerMain(void *data) {
   self->stopped_ = self->StopAll();
   eventfd_write(self->done_.get(), 1);
   while (poll(&orders[1], 1, -1) != 1) continue;
+  self->BeforeTheyGo();
   _exit(0);
 }
 

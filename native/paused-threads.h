@@ -19,13 +19,21 @@ class ThreadPauser {
  public:
   // Starts the tracer, which stops nothing yet.
   explicit ThreadPauser(int realtime_priority);
-  ~ThreadPauser();
+  virtual ~ThreadPauser();
   ThreadPauser(const ThreadPauser &) = delete;
   ThreadPauser &operator=(const ThreadPauser &) = delete;
 
   // Stops threads and waits until they stand, at most for `bound_ns`; may be called once. Whom somebody else traces
   // runs on. Returns how many were told to stop: one that gets no CPU by then stops before it does anything else.
   size_t Pause(const std::vector<pid_t> &threads, int64_t bound_ns);
+
+ protected:
+  // Lets all go and waits for the tracer's end: before what `BeforeTheyGo` reads is destroyed. May be called again.
+  void End();
+  // From here on the tracer lets all go as `BeforeTheyGo` says.
+  void Release();
+  // In the tracer, once they are to go: whom it does not let go itself goes afterwards.
+  virtual void BeforeTheyGo() {}
 
  private:
   static int TracerMain(void *self);

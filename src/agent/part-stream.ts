@@ -52,7 +52,7 @@ export async function receivePart(
     await unpack(part, decompressZstd(input));
     part.requireComplete();
     const manifest = await part.readManifest();
-    const { bytes, problems } = await findPartDamage(store, { manifest, directory: part.directory });
+    const { bytes, problems } = await findPartDamage({ manifest, directory: part.directory });
     if (problems.length > 0)
       throw new StaghornError('snapshot-damaged', problems.join('; '), { context: { problems } });
     await part.seal();

@@ -27,7 +27,7 @@ export async function verifySnapshot(
   } catch (error) {
     return { ok: false, bytes: 0, problems: [messageOf(error)] };
   }
-  const { bytes, problems } = await findPartDamage(store, part, signal);
+  const { bytes, problems } = await findPartDamage(part, signal);
   // What is damaged is not given to a QEMU.
   if (problems.length === 0) problems.push(...(await findUnloadable(part, signal)));
   return { ok: problems.length === 0, bytes, problems };
@@ -42,7 +42,6 @@ export interface PartDamage {
 
 /** Recomputes every checksum of a part, wherever it lies. */
 export async function findPartDamage(
-  _store: SnapshotStore,
   { manifest, directory }: StoredPart,
   signal: AbortSignal = new AbortController().signal,
 ): Promise<PartDamage> {

@@ -110,7 +110,6 @@ export const labels = z
 export type Labels = z.infer<typeof labels>;
 
 export const compression = z.enum(['none', 'zstd']);
-export type Compression = z.infer<typeof compression>;
 
 export const snapshotInput = z.strictObject({
   name: resourceName.optional(),

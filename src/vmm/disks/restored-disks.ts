@@ -1,4 +1,3 @@
-import { StaghornError } from '../../errors/index.ts';
 import type { StoredVm } from '../../store/manifest.ts';
 import type { StoredDisk, StoredImage } from '../../store/stored-disks.ts';
 import { formatCommandLine, parseCommandLine } from '../command-line.ts';
@@ -68,11 +67,4 @@ function nodeOf(chain: readonly StoredImage[], index: number, last: number): obj
 export async function findDiskDamage({ name, disks }: Pick<StoredVm, 'name' | 'disks'>): Promise<string[]> {
   const found = await Promise.all(disks.flatMap(({ chain }) => chain.map((image) => findImageDamage(image))));
   return [...new Set(found)].flatMap((problem) => (problem === null ? [] : [`VM ${name}: ${problem}`]));
-}
-
-/** @throws StaghornError 'snapshot-damaged' */
-export async function requireIntactDisks(vm: Pick<StoredVm, 'name' | 'disks'>): Promise<void> {
-  const problems = await findDiskDamage(vm);
-  if (problems.length > 0)
-    throw new StaghornError('snapshot-damaged', problems.join('; '), { context: { vm: vm.name, problems } });
 }
