@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 
 packages=(qemu-system-x86 qemu-utils openvswitch-switch openssh-server openssh-client iproute2 g++ make python3 cpio zstd xz-utils tini libc6-dev kmod libzstd-dev)
 # What only tests and benches need.
-packages+=(rabbitmq-server openssl)
+packages+=(rabbitmq-server openssl xfsprogs)
 missing=()
 for package in "${packages[@]}"; do
   [ "$(dpkg-query -W -f='${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")

@@ -1,4 +1,4 @@
-import { execFileSync, spawn } from 'node:child_process';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
@@ -43,7 +43,9 @@ export class OpenVSwitch {
   async startSwitch(): Promise<void> {
     const daemon = this.#spawn('ovs-vswitchd', ['--disable-system']);
     const socket = join(this.#directory, `ovs-vswitchd.${daemon.pid}.ctl`);
-    await until(() => existsSync(socket), 'ovs-vswitchd listens');
+    // The socket is there before it is listened to.
+    const answers = () => spawnSync('ovs-appctl', ['-t', socket, 'version']).status === 0;
+    await until(() => existsSync(socket) && answers(), 'ovs-vswitchd answers');
   }
 
   #spawn(daemon: string, args: readonly string[]): ChildProcess {

@@ -52,8 +52,9 @@ describe('a marker', () => {
 
   it('is never read out of anything else, nor out of a part of one', () => {
     fc.assert(fc.property(fc.uint8Array(), (garbage) => decodeMarker(Buffer.from(garbage)) === null));
+    // The shortest has 38 bytes, and names of one letter.
     fc.assert(
-      fc.property(marker, fc.nat({ max: 40 }), (sent, length) => {
+      fc.property(marker, fc.nat({ max: 37 }), (sent, length) => {
         expect(decodeMarker(encodeMarker(sent).subarray(0, length))).toBeNull();
       }),
     );
