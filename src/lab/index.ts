@@ -1,5 +1,6 @@
 /** The lab: a test bed on one machine, from a YAML file (docs/lab.md). */
 export { labDown } from './down.ts';
+export { datagramFlaws, DropWatch, flawsOf } from './flaws.ts';
 export { runInHost } from './host.ts';
 export { isFlawless, judge, type JudgedGuest, type Judgement } from './judge.ts';
 export { parseLabFile, readLabFile } from './lab-file.ts';

@@ -72,6 +72,8 @@ export function switchCommands(host: HostPlan): Command[] {
     ['ip', 'address', 'add', host.underlayAddress, 'dev', UNDERLAY_BRIDGE],
     ['ip', 'link', 'set', UNDERLAY_BRIDGE, 'up'],
     ['ovs-appctl', 'tnl/neigh/aging', String(NEIGHBOUR_AGING_SECONDS)],
+    // The switch has taken note of the address by now: it does that after it has answered a command.
+    ['ovs-appctl', 'ovs/route/add', host.underlayAddress, UNDERLAY_BRIDGE],
     // Known in advance: the first frame through a tunnel would be dropped for an ARP request otherwise.
     ...host.tunnels.map((tunnel) => [
       'ovs-appctl',

@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 
-import { isFlawless, labDown, labUp, parseLabFile, runInHost, type Lab } from '../../src/lab/index.ts';
+import { labDown, labUp, parseLabFile, runInHost, type Lab } from '../../src/lab/index.ts';
 import { readBpfPrograms } from '../../src/native/bpf-objects.ts';
 import { experiment as experimentSchema, snapshot as snapshotSchema } from '../../src/protocol/resources.ts';
 import type { Snapshot } from '../../src/protocol/resources.ts';
@@ -116,7 +116,7 @@ vms:
 
   it('keeps at the port what comes in while time stands still, and lets it in, in order', async () => {
     const path = await register('held', {});
-    const before = await bench.guests.offsets();
+    const before = await bench.moment();
     talker.start({ everyMs });
     const taken = await snapshotOf(path);
     const sent = talker.sent;
@@ -125,7 +125,7 @@ vms:
     expect(taken.external[0]!.held).toBeGreaterThan(0);
     expect(taken.warnings).toEqual([]);
     await bench.guests.waitForReports(await bench.guests.offsets(), 2);
-    expect(isFlawless(await bench.guests.judge([{ from: before }], before))).toBe(true);
+    expect(await bench.flaws(await bench.guests.judge([{ from: before }], before))).toEqual([]);
   });
 
   it('drops what comes in while time stands still if it is told to, and says how much', async () => {
@@ -222,7 +222,7 @@ vms:
 
     it.each(changes)('says so when %s, and everything goes on', async (_what, change, back, words) => {
       const path = await register('changed', {});
-      const before = await bench.guests.offsets();
+      const before = await bench.moment();
       await pause(path);
       const maps = await mapsUnderWay();
       cleanups.push(() => inHost(...back));
@@ -235,7 +235,7 @@ vms:
       await expectAllRun();
       await expectGone(maps);
       await bench.guests.waitForReports(await bench.guests.offsets(), 2);
-      expect(isFlawless(await bench.guests.judge([{ from: before }], before))).toBe(true);
+      expect(await bench.flaws(await bench.guests.judge([{ from: before }], before))).toEqual([]);
     });
 
     it('goes on watching nothing when time goes on', async () => {

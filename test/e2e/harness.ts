@@ -2,8 +2,18 @@ import { readFile } from 'node:fs/promises';
 
 import { followOperation } from '../../src/cli/follow.ts';
 import { OwnServer } from '../../src/demo/server.ts';
-import { Guests } from '../../src/demo/guests.ts';
-import { labDown, labStatus, labUp, parseLabFile, type Lab } from '../../src/lab/index.ts';
+import { Guests, type LogOffsets } from '../../src/demo/guests.ts';
+import {
+  datagramFlaws,
+  DropWatch,
+  flawsOf,
+  labDown,
+  labStatus,
+  labUp,
+  parseLabFile,
+  type Judgement,
+  type Lab,
+} from '../../src/lab/index.ts';
 import { outside, vmFiles } from '../../src/lab/paths.ts';
 import { experiment, operation, type Operation } from '../../src/protocol/resources.ts';
 import { QmpClient } from '../../src/qmp/index.ts';
@@ -43,6 +53,7 @@ export class Bench {
   readonly lab: Lab;
   readonly server: OwnServer;
   readonly guests: Guests;
+  #network: DropWatch | undefined;
 
   private constructor(lab: Lab, server: OwnServer) {
     this.lab = lab;
@@ -64,6 +75,26 @@ export class Bench {
     };
     change(definition);
     await this.server.client.json('POST', '/v1/experiments', experiment, { body: definition });
+  }
+
+  /** A moment to judge from: what the network drops by itself counts from here on. */
+  async moment(): Promise<LogOffsets> {
+    this.#network = await DropWatch.begin(this.lab);
+    return this.guests.offsets();
+  }
+
+  /** What guests noticed, and what the network has dropped by itself since the last moment does not explain. */
+  async flaws(judgement: Judgement): Promise<string[]> {
+    return flawsOf(judgement, await this.#drops());
+  }
+
+  /** The same without what was sent again in streams, for tests whose VMs hang or end. */
+  async datagramFlaws(judgement: Judgement): Promise<string[]> {
+    return datagramFlaws(judgement, await this.#drops());
+  }
+
+  async #drops() {
+    return (await this.#network?.drops()) ?? new Map<string, number>();
   }
 
   get path(): string {

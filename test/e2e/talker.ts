@@ -5,7 +5,7 @@ import { runInHost, type Lab } from '../../src/lab/index.ts';
 import { enterNetworkNamespace } from '../../src/native/netlink.ts';
 import { openTap, readTapFrames } from '../../src/native/tap.ts';
 
-const mac = Buffer.from('0200000e0001', 'hex');
+const usualMac = '02:00:00:0e:00:01';
 const broadcast = Buffer.alloc(6, 0xff);
 const etherTypes = { ipv4: 0x0800, arp: 0x0806 } as const;
 const icmp = { echoReply: 0, echoRequest: 8 } as const;
@@ -21,6 +21,8 @@ export interface TalkerOptions {
   /** Whom to ping, and as whom: IPv4 addresses of one subnet. */
   readonly target: string;
   readonly address: string;
+  /** Its hardware address, where several stations must be told apart. */
+  readonly mac?: string;
 }
 
 /**
@@ -33,6 +35,7 @@ export class Talker {
   readonly #options: TalkerOptions;
   readonly #namespace: string;
   readonly #tap: number;
+  readonly #mac: Buffer;
   #poll: NodeJS.Timeout | undefined;
   #pinging: NodeJS.Timeout | undefined;
   #targetMac: Buffer | undefined;
@@ -42,6 +45,7 @@ export class Talker {
     this.#options = options;
     this.#namespace = namespace;
     this.#tap = tap;
+    this.#mac = Buffer.from((options.mac ?? usualMac).replaceAll(':', ''), 'hex');
     this.#poll = setInterval(() => this.#receive(), 1);
   }
 
@@ -149,14 +153,21 @@ export class Talker {
   #sendArp(operation: 1 | 2, to: Buffer, toHardware: Buffer): void {
     const { address, target } = this.#options;
     const head = Buffer.from([0, 1, 8, 0, 6, 4, 0, operation]);
-    const body = Buffer.concat([head, mac, packed(address), toHardware, packed(target), Buffer.alloc(18)]);
+    const body = Buffer.concat([
+      head,
+      this.#mac,
+      packed(address),
+      toHardware,
+      packed(target),
+      Buffer.alloc(18),
+    ]);
     this.#send(to, etherTypes.arp, body);
   }
 
   #send(to: Buffer, etherType: number, payload: Buffer): void {
     const type = Buffer.alloc(2);
     type.writeUInt16BE(etherType);
-    writeSync(this.#tap, Buffer.concat([to, mac, type, payload]));
+    writeSync(this.#tap, Buffer.concat([to, this.#mac, type, payload]));
   }
 
   #receive(): void {

@@ -5,6 +5,8 @@ import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { CommandError, run } from '../../src/lab/command.ts';
 import {
+  DropWatch,
+  flawsOf,
   isFlawless,
   judge,
   labDown,
@@ -163,6 +165,26 @@ describe('a lab of two hosts', { timeout: 60_000 }, () => {
     expect(judgement.received).toBeGreaterThan(50);
     expect(judgement.tcpBytes).toBeGreaterThan(50_000);
     expect(isFlawless(judgement), JSON.stringify(judgement)).toBe(true);
+  });
+
+  it('loses no frame while other bridges, tunnels and ports come and go on its hosts', async () => {
+    const network = await DropWatch.begin(lab);
+    const before = (await judgedGuests()).map(({ reports }) => reports.at(-1)!.uptimeNs);
+    const change = `for round in $(seq 15); do
+      ip tuntap add come mode tap && ip link set come up
+      ovs-vsctl add-br br-come -- set bridge br-come datapath_type=netdev -- add-port br-come come \\
+        -- add-port br-come vxcome -- set interface vxcome type=vxlan options:remote_ip=192.0.2.1 options:key=9
+      ovs-vsctl del-br br-come && ip link delete come
+    done`;
+    await Promise.all(['h1', 'h2'].map((host) => ssh(host, change)));
+    const atEnd = (await judgedGuests()).map(({ reports }) => reports.at(-1)!.uptimeNs);
+    const judged = async (): Promise<Parameters<typeof judge>[0]> =>
+      (await judgedGuests()).map(({ reports }, index) => ({ reports, fromNs: before[index]! }));
+    // A number that is missing counts when 32 later ones have come.
+    const settled = async (): Promise<boolean> =>
+      (await judged()).every(({ reports }, index) => reports.at(-1)!.uptimeNs > atEnd[index]! + 2e9);
+    expect(await until(settled, { timeoutMs: 25_000 })).toBe(true);
+    expect(flawsOf(judge(await judged()), await network.drops())).toEqual([]);
   });
 
   it('has its judge notice a segment that was really lost, by TCP alone', async () => {

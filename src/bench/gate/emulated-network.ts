@@ -141,6 +141,6 @@ async function bringUpHost(namespace: BenchNamespace, own: OpenVSwitch, place: n
   await run(['ip', 'address', 'add', `${here.address}/24`, 'dev', 'br-underlay']);
   await run(['ip', 'link', 'set', 'br-underlay', 'up']);
   await own.appctl('tnl/neigh/set', 'br-underlay', there.address, there.mac);
-  const drops = async () => (await namespace.drops()) + own.sendErrors;
+  const drops = () => namespace.drops(own.log);
   return { namespace, taps, switchedDevices: [namespace.ifindex('underlay')], drops };
 }

@@ -1,6 +1,7 @@
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 
 import { run } from '../../lab/command.ts';
+import { readNetworkDrops, sumOfDrops } from '../../lab/network-drops.ts';
 import { enterNetworkNamespace, readLinks, setLink } from '../../native/netlink.ts';
 import { makePersistentTap, openTap } from '../../native/tap.ts';
 
@@ -47,15 +48,9 @@ export class BenchNamespace {
     return `/run/netns/${this.name}`;
   }
 
-  /** Frames that its packet sockets (a switch's) had no room for, and that its queueing disciplines dropped. */
-  async drops(): Promise<number> {
-    const inside = ['ip', 'netns', 'exec', this.name];
-    const [sockets, queues] = await Promise.all([
-      run([...inside, 'ss', '-0', '-n', '-m']),
-      run([...inside, 'tc', '-s', 'qdisc', 'show']),
-    ]);
-    const found = [...sockets.matchAll(/,d(\d+)\)/g), ...queues.matchAll(/\(dropped (\d+)/g)];
-    return found.reduce((sum, [, count]) => sum + Number(count), 0);
+  /** Frames that its switch's packet sockets had no room for or did not send, and that its queues dropped. */
+  async drops(switchLog?: string): Promise<number> {
+    return sumOfDrops(await readNetworkDrops({ namespace: this.name, switchLog }));
   }
 
   ifindex(device: string): number {

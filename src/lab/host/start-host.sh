@@ -41,7 +41,13 @@ ovsdb-tool create /etc/openvswitch/conf.db /usr/share/openvswitch/vswitch.ovssch
 ovsdb-server /etc/openvswitch/conf.db --remote=punix:/run/openvswitch/db.sock \
   --remote=db:Open_vSwitch,Open_vSwitch,manager_options --pidfile --detach --no-chdir --log-file -vconsole:off
 ovs-vsctl --no-wait init -- set Open_vSwitch . "external_ids:hostname=$name" "external_ids:system-id=$name"
-ovs-vswitchd --disable-system --pidfile --detach --no-chdir --log-file -vconsole:off
+# Routes of tunnels come from src/lab/switches.ts: those that it takes from the kernel it forgets and learns anew when
+# any device comes, goes or changes, and the tunnels' frames in between are lost (route_table_reset in lib/route-table.c).
+ovs-vswitchd --disable-system --disable-system-route --pidfile --detach --no-chdir --log-file -vconsole:off
+# It receives through packet sockets of net.core.rmem_default: when it waits for a processor for a tenth of a second or
+# two, they overflow. It goes before the guests, also where the kernel groups processes by session (sched(7)).
+switch=$(cat /run/openvswitch/ovs-vswitchd.pid)
+{ renice -n -10 -p "$switch" && echo -10 >"/proc/$switch/autogroup"; } >/dev/null 2>&1 || true
 /usr/sbin/sshd -f /run/staghorn-lab/ssh/sshd_config -E /run/staghorn-lab/sshd.log
 
 touch /run/staghorn-lab/started
