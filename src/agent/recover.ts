@@ -5,7 +5,7 @@ import type { Logger } from '../protocol/logger.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { isRestoreFrom } from '../vmm/command-line.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
-import { collectImages, disksOf } from '../vmm/disks/collect.ts';
+import { disksOf } from '../vmm/disks/collect.ts';
 import { dropIdleNodes } from '../vmm/disks/jobs.ts';
 import { isRunning } from '../vmm/process-identity.ts';
 import { findQemuProcesses, isStillRunning, readQemuProcess } from '../vmm/qemu-process.ts';
@@ -14,6 +14,7 @@ import { edgeLeftBy } from './edge-of-host.ts';
 import type { Intent, IntentJournal } from './intent.ts';
 import { OrphanTaps, unplugTaps } from './orphan-taps.ts';
 import { readStoredFrames } from './stored-frames.ts';
+import { removeUnusedImages } from './unused-images.ts';
 import { VmGroup } from './vm-group.ts';
 
 /** For a gate that holds nothing, where none was left. */
@@ -38,9 +39,7 @@ export async function recover(journal: IntentJournal, store: SnapshotStore, log:
     log.warn({ barrier: entry.barrier, outcome: line }, 'recovered a barrier that a dead agent had left');
     lines.push(`barrier ${entry.barrier}: ${line}`);
   }
-  await collectImages(disksOf(store), store).catch((error: unknown) =>
-    log.warn({}, `unused disk images were not removed: ${messageOf(error)}`),
-  );
+  await removeUnusedImages({ disks: disksOf(store), store, log });
   return lines;
 }
 
