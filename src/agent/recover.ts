@@ -55,11 +55,11 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
   const ports = portsOf(entry, vms, orphans, journal.leftoversOf(entry.barrier));
   const group = new VmGroup(vms, ports, edgeLeftBy(entry));
   try {
-    if (entry.kind === 'restore' && entry.snapshot !== null) {
-      const manifest = await store.readManifest(entry.snapshot, null);
+    const part = partOf(entry, store);
+    if (part !== null) {
+      const { manifest, directory } = await store.openAt(part);
       const placement = entry.restores?.placement ?? null;
-      const frames = await readStoredFrames(store.pathOf(entry.snapshot), manifest, placement);
-      group.ports.preload(frames, beginsOf(entry));
+      group.ports.preload(await readStoredFrames(directory, manifest, placement), beginsOf(entry));
     }
     problems.push(...(await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map())));
     await Promise.allSettled(vms.map(({ qmp }) => dropIdleNodes(qmp)));
@@ -72,9 +72,14 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
   return { outcome: `${vms.length} VMs run, every gate is open`, problems };
 }
 
+/** What a restore reads; null if it is none. */
+function partOf({ kind, snapshot, restores }: Intent, store: SnapshotStore): string | null {
+  return kind === 'restore' && snapshot !== null ? (restores?.part ?? store.pathOf(snapshot)) : null;
+}
+
 /** Also ends what was started and not yet written down: before a restore loads, none of its VMs runs. */
 async function endUnfinishedRestore(entry: Intent, store: SnapshotStore): Promise<Recovery> {
-  const directory = entry.snapshot === null ? null : store.pathOf(entry.snapshot);
+  const directory = partOf(entry, store);
   // Forks of the same snapshot run on.
   const isOurs = (name: string) => entry.restores?.vms.includes(name) ?? true;
   const started = (await findQemuProcesses()).filter(

@@ -232,9 +232,9 @@ export class RestoreSession {
   }
 
   #writeIntent(phase: Intent['phase']): Promise<void> {
-    const { params, journal, manifest } = this.#parts;
+    const { params, journal, manifest, directory: part } = this.#parts;
     const { barrier, snapshot, placement } = params;
-    const restores = { vms: manifest.vms.map(({ name }) => name), placement };
+    const restores = { vms: manifest.vms.map(({ name }) => name), placement, part };
     const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps, restores };
     const intent =
       this.#group === undefined
