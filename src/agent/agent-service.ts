@@ -1,13 +1,12 @@
 import { hostname, release } from 'node:os';
 
-import { messageOf, StaghornError } from '../errors/index.ts';
+import { StaghornError } from '../errors/index.ts';
 import { monotonicNs, realtimeNs } from '../native/clock.ts';
 import type { Logger } from '../protocol/logger.ts';
 import { protocolVersion, type AgentContract } from '../protocol/rpc.ts';
 import { version } from '../protocol/version.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
-import { collectImages, disksOf } from '../vmm/disks/collect.ts';
-import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
+import { disksOf } from '../vmm/disks/collect.ts';
 import type { RpcHandlers } from '../transport/rpc.ts';
 import { intentDirectory, type AgentDirectories } from './agent-directories.ts';
 import { arm } from './arm.ts';
@@ -21,6 +20,7 @@ import { IntentJournal } from './intent.ts';
 import { RestoreSession } from './restore-session.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
 import { readStoredFrames } from './stored-frames.ts';
+import { removeUnusedImages, type HostImages } from './unused-images.ts';
 import { QemuProbes } from '../vmm/qemu-probe.ts';
 import { verifySnapshot } from './verify-snapshot.ts';
 
@@ -44,7 +44,7 @@ export class AgentService {
   readonly #store: SnapshotStore;
   readonly #journal: IntentJournal;
   readonly #probes = new QemuProbes();
-  readonly #disks: DiskDirectory;
+  readonly #images: HostImages;
   readonly #chains: ChainShortener;
   readonly #sessions = new Map<string, StopSession | RestoreSession>();
 
@@ -52,8 +52,8 @@ export class AgentService {
     this.#parts = parts;
     this.#store = new SnapshotStore(parts.directories.store);
     this.#journal = new IntentJournal(intentDirectory(parts.directories));
-    this.#disks = disksOf(this.#store);
-    this.#chains = new ChainShortener({ disks: this.#disks, store: this.#store, log: parts.log });
+    this.#images = { disks: disksOf(this.#store), store: this.#store, log: parts.log };
+    this.#chains = new ChainShortener(this.#images);
   }
 
   /** Ends every barrier under way: the controller is gone. */
@@ -140,7 +140,7 @@ export class AgentService {
       checkFork(params, { store: this.#store, directories: this.#parts.directories }, signal),
     forkRemove: async ({ fork }, { signal }) => {
       const vms = await removeFork(forkDirectory(this.#parts.directories, fork), signal);
-      await this.#collectImages();
+      await removeUnusedImages(this.#images);
       return { vms };
     },
 
@@ -154,7 +154,7 @@ export class AgentService {
     },
     removeSnapshot: async ({ snapshot }) => {
       await this.#store.remove(snapshot);
-      await this.#collectImages();
+      await removeUnusedImages(this.#images);
       return {};
     },
     frames: async ({ snapshot }) => {
@@ -174,14 +174,8 @@ export class AgentService {
     },
   };
 
-  async #collectImages(): Promise<void> {
-    await collectImages(this.#disks, this.#store).catch((error: unknown) =>
-      this.#parts.log.warn({}, `unused disk images were not removed: ${messageOf(error)}`),
-    );
-  }
-
   #toolsFor(barrier: string) {
-    const { notices, log } = this.#parts;
+    const { notices } = this.#parts;
     if (this.#sessions.get(barrier)?.isOpen === true) {
       throw new StaghornError('wrong-state', `barrier ${barrier} is under way already`);
     }
@@ -191,7 +185,7 @@ export class AgentService {
       progress: (step, done, total) => notices.progress(barrier, step, done, total),
       lost: (error) => notices.barrierLost(barrier, error),
     };
-    return { store: this.#store, disks: this.#disks, journal: this.#journal, reports, log };
+    return { ...this.#images, journal: this.#journal, reports };
   }
 
   #session(barrier: string): StopSession | RestoreSession {

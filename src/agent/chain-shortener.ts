@@ -1,29 +1,20 @@
 import { messageOf } from '../errors/index.ts';
-import type { Logger } from '../protocol/logger.ts';
-import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { connectQmp } from '../vmm/connect-qmp.ts';
-import { collectImages } from '../vmm/disks/collect.ts';
-import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { shortenChains } from '../vmm/disks/shorten.ts';
 import { isStillRunning, type QemuProcess } from '../vmm/qemu-process.ts';
-
-interface Parts {
-  readonly disks: DiskDirectory;
-  readonly store: SnapshotStore;
-  readonly log: Logger;
-}
+import { removeUnusedImages, type HostImages } from './unused-images.ts';
 
 /**
  * Shortens chains of disk images while nothing else is done on this host.
  * Invariant: it has a QMP connection only while it works, and none once `stop` has returned: QEMU serves one client.
  */
 export class ChainShortener {
-  readonly #parts: Parts;
+  readonly #parts: HostImages;
   readonly #waiting = new Map<number, QemuProcess>();
   #work = new AbortController();
   #working: Promise<void> = Promise.resolve();
 
-  constructor(parts: Parts) {
+  constructor(parts: HostImages) {
     this.#parts = parts;
   }
 
@@ -56,9 +47,7 @@ export class ChainShortener {
       await this.#shorten(process, signal);
       if (!signal.aborted) this.#waiting.delete(process.pid);
     }
-    await collectImages(this.#parts.disks, this.#parts.store).catch((error: unknown) =>
-      this.#parts.log.warn({}, `unused disk images were not removed: ${messageOf(error)}`),
-    );
+    await removeUnusedImages(this.#parts);
   }
 
   async #shorten(process: QemuProcess, signal: AbortSignal): Promise<void> {

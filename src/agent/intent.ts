@@ -42,9 +42,16 @@ export const intent = z.strictObject({
   ),
   /** Of a restore: persistent taps that are closed until the gate stands in them. */
   plugged: z.array(z.string()),
-  /** Of a restore: its VMs, and where they are put if they are a fork. Others may run from the same snapshot. */
+  /**
+   * Of a restore: its VMs, and where they are put if they are a fork. Others may run from the same snapshot. The part
+   * it reads may be one that was copied from another host; null: an earlier version's, which wrote none.
+   */
   restores: z
-    .strictObject({ vms: z.array(z.string()), placement: placement.nullable() })
+    .strictObject({
+      vms: z.array(z.string()),
+      placement: placement.nullable(),
+      part: z.string().nullable().default(null),
+    })
     .nullable()
     .default(null),
   /** Null: there is none yet. */

@@ -1,8 +1,9 @@
 import { createRateLimit, type RateLimit } from '../native/ram.ts';
 import { canIdentifyPages } from '../native/page-identity.ts';
+import { formerNames } from '../protocol/fork.ts';
 import type { AgentParams } from '../protocol/rpc.ts';
 import { RamForm } from '../store/ram-form.ts';
-import { findRamParent, openParent, type RamParent } from '../store/ram-parent.ts';
+import { findRamParent, openParent, type RamParent, type WantedRam } from '../store/ram-parent.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 
@@ -41,10 +42,10 @@ export class RamStorage {
     if (typeof part === 'string') return new RamStorage(ram, new Map(), [`RAM is stored in full: ${part}`]);
     const parents = new Map<string, RamParent>();
     const warnings: string[] = [];
-    for (const wanted of vms.flatMap(ramFilesOf)) {
+    for (const { vm, file, ...wanted } of vms.flatMap(ramFilesOf)) {
       const found = await findRamParent(store, part, wanted, signal);
-      if (typeof found !== 'string') parents.set(wanted.file, found);
-      else warnings.push(`VM ${wanted.vm}: RAM is stored in full: ${found}`);
+      if (typeof found !== 'string') parents.set(file, found);
+      else warnings.push(`VM ${vm}: RAM is stored in full: ${found}`);
     }
     return new RamStorage(ram, parents, warnings);
   }
@@ -54,13 +55,12 @@ export class RamStorage {
   }
 }
 
-function ramFilesOf({ name, layout }: ControlledVm): { vm: string; file: string; bytes: number }[] {
-  return [
-    { vm: name, file: mainRamFile(name), bytes: layout.main.length },
-    ...layout.backends.map(({ block }, index) => ({
-      vm: name,
-      file: backendRamFile(name, index),
-      bytes: block.length,
-    })),
-  ];
+function ramFilesOf({ name: vm, layout }: ControlledVm): (WantedRam & { vm: string; file: string })[] {
+  const names = formerNames(vm);
+  const backends = layout.backends.map(({ block }, index) => {
+    return { file: backendRamFile(vm, index), bytes: block.length };
+  });
+  return [{ file: mainRamFile(vm), bytes: layout.main.length }, ...backends].map((ram, index) => {
+    return { vm, names, index, ...ram };
+  });
 }

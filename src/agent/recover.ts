@@ -5,7 +5,7 @@ import type { Logger } from '../protocol/logger.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import { isRestoreFrom } from '../vmm/command-line.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
-import { collectImages, disksOf } from '../vmm/disks/collect.ts';
+import { disksOf } from '../vmm/disks/collect.ts';
 import { dropIdleNodes } from '../vmm/disks/jobs.ts';
 import { isRunning } from '../vmm/process-identity.ts';
 import { findQemuProcesses, isStillRunning, readQemuProcess } from '../vmm/qemu-process.ts';
@@ -14,6 +14,7 @@ import { edgeLeftBy } from './edge-of-host.ts';
 import type { Intent, IntentJournal } from './intent.ts';
 import { OrphanTaps, unplugTaps } from './orphan-taps.ts';
 import { readStoredFrames } from './stored-frames.ts';
+import { removeUnusedImages } from './unused-images.ts';
 import { VmGroup } from './vm-group.ts';
 
 /** For a gate that holds nothing, where none was left. */
@@ -38,9 +39,7 @@ export async function recover(journal: IntentJournal, store: SnapshotStore, log:
     log.warn({ barrier: entry.barrier, outcome: line }, 'recovered a barrier that a dead agent had left');
     lines.push(`barrier ${entry.barrier}: ${line}`);
   }
-  await collectImages(disksOf(store), store).catch((error: unknown) =>
-    log.warn({}, `unused disk images were not removed: ${messageOf(error)}`),
-  );
+  await removeUnusedImages({ disks: disksOf(store), store, log });
   return lines;
 }
 
@@ -56,11 +55,11 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
   const ports = portsOf(entry, vms, orphans, journal.leftoversOf(entry.barrier));
   const group = new VmGroup(vms, ports, edgeLeftBy(entry));
   try {
-    if (entry.kind === 'restore' && entry.snapshot !== null) {
-      const manifest = await store.readManifest(entry.snapshot, null);
+    const part = partOf(entry, store);
+    if (part !== null) {
+      const { manifest, directory } = await store.openAt(part);
       const placement = entry.restores?.placement ?? null;
-      const frames = await readStoredFrames(store.pathOf(entry.snapshot), manifest, placement);
-      group.ports.preload(frames, beginsOf(entry));
+      group.ports.preload(await readStoredFrames(directory, manifest, placement), beginsOf(entry));
     }
     problems.push(...(await group.thaw(entry.phase === 'armed' ? stopsOf(entry) : new Map())));
     await Promise.allSettled(vms.map(({ qmp }) => dropIdleNodes(qmp)));
@@ -73,9 +72,14 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
   return { outcome: `${vms.length} VMs run, every gate is open`, problems };
 }
 
+/** What a restore reads; null if it is none. */
+function partOf({ kind, snapshot, restores }: Intent, store: SnapshotStore): string | null {
+  return kind === 'restore' && snapshot !== null ? (restores?.part ?? store.pathOf(snapshot)) : null;
+}
+
 /** Also ends what was started and not yet written down: before a restore loads, none of its VMs runs. */
 async function endUnfinishedRestore(entry: Intent, store: SnapshotStore): Promise<Recovery> {
-  const directory = entry.snapshot === null ? null : store.pathOf(entry.snapshot);
+  const directory = partOf(entry, store);
   // Forks of the same snapshot run on.
   const isOurs = (name: string) => entry.restores?.vms.includes(name) ?? true;
   const started = (await findQemuProcesses()).filter(

@@ -1,11 +1,10 @@
-import { messageOf, StaghornError } from '../errors/index.ts';
+import { StaghornError } from '../errors/index.ts';
 import type { FrameInFlight } from '../network/frame-file.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
 import type { HostManifest } from '../store/manifest.ts';
 import type { SnapshotStore } from '../store/snapshot-directory.ts';
 import type { QemuProcess } from '../vmm/qemu-process.ts';
-import { collectImages } from '../vmm/disks/collect.ts';
 import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { thisProcess } from '../vmm/process-identity.ts';
 import { terminateVm } from '../vmm/terminate.ts';
@@ -19,6 +18,7 @@ import { readStoredFrames } from './stored-frames.ts';
 import { openRestoredGroup, startVms, type StartedVm } from './restored-vms.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SessionReports } from './stop-session.ts';
+import { removeUnusedImages } from './unused-images.ts';
 import type { VmGroup } from './vm-group.ts';
 
 export interface RestoreSessionParts {
@@ -215,9 +215,7 @@ export class RestoreSession {
   async #collectImages(aborted: boolean): Promise<void> {
     const { disks, store, log, manifest } = this.#parts;
     const replaced = aborted && !this.#touched ? [] : manifest.vms.map(({ name }) => name);
-    await collectImages(disks, store, replaced).catch((error: unknown) =>
-      log.warn({ barrier: this.barrier }, `unused disk images were not removed: ${messageOf(error)}`),
-    );
+    await removeUnusedImages({ disks, store, log }, { barrier: this.barrier, replaced });
   }
 
   #outcome(aborted: boolean): string {
@@ -234,9 +232,9 @@ export class RestoreSession {
   }
 
   #writeIntent(phase: Intent['phase']): Promise<void> {
-    const { params, journal, manifest } = this.#parts;
+    const { params, journal, manifest, directory: part } = this.#parts;
     const { barrier, snapshot, placement } = params;
-    const restores = { vms: manifest.vms.map(({ name }) => name), placement };
+    const restores = { vms: manifest.vms.map(({ name }) => name), placement, part };
     const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps, restores };
     const intent =
       this.#group === undefined

@@ -22,3 +22,10 @@ export type ForkOrigin = z.infer<typeof forkOrigin>;
 /** The name that a VM has in a fork: known to whoever knows its own and the fork's number. */
 export const forkVmName = (name: string, fork: number): string => `${name}${forkSuffix(fork)}`;
 export const forkSuffix = (fork: number): string => `.f${fork}`;
+export const forkSuffixPattern = /\.f([1-9]\d{0,8})$/;
+
+/** The names that a VM may have had: its own, that of what it would be a fork of, and so on. */
+export function formerNames(name: string): string[] {
+  const before = name.replace(forkSuffixPattern, '');
+  return before === name || before === '' ? [name] : [name, ...formerNames(before)];
+}

@@ -23,19 +23,28 @@ export async function openParent(store: SnapshotStore, snapshot: string): Promis
   return store.open(snapshot, null).catch((error: unknown) => messageOf(error));
 }
 
-/** What a parent has of RAM that is `bytes` long and stored as `file`; or in words why it is of no use. */
+/** RAM that will be stored. */
+export interface WantedRam {
+  /** Those that its VM may have in the parent, the likeliest first: a fork's had another one in what it came from. */
+  readonly names: readonly string[];
+  /** Its place in `ramsOf`. */
+  readonly index: number;
+  readonly bytes: number;
+}
+
+/** What a parent has of RAM; or in words why it is of no use. */
 export async function findRamParent(
   store: SnapshotStore,
   { manifest, directory }: StoredPart,
-  wanted: { vm: string; file: string; bytes: number },
+  { names, index, bytes }: WantedRam,
   signal: AbortSignal,
 ): Promise<RamParent | string> {
-  const vm = manifest.vms.find(({ name }) => name === wanted.vm);
-  const ram = vm && ramsOf(vm).find(({ file }) => file === wanted.file);
-  if (ram === undefined) return `snapshot ${manifest.snapshot} has no ${wanted.file}`;
-  const { identities, places } = ram;
-  if (ram.bytes !== wanted.bytes) return `${wanted.file} of ${manifest.snapshot} has another size`;
-  if (identities === null) return `${wanted.file} of ${manifest.snapshot} was stored without identities`;
+  const vm = names.map((wanted) => manifest.vms.find(({ name }) => name === wanted)).find(Boolean);
+  const ram = vm && ramsOf(vm)[index];
+  if (ram === undefined) return `snapshot ${manifest.snapshot} has no RAM of it`;
+  const { file, identities, places } = ram;
+  if (ram.bytes !== bytes) return `${file} of ${manifest.snapshot} has another size`;
+  if (identities === null) return `${file} of ${manifest.snapshot} was stored without identities`;
   const layers = layersFor(manifest.snapshot, ram);
   if (layers.length >= layersUsedMax) return `its pages would lie in more than ${layersUsedMax} files`;
   const damage =

@@ -1,14 +1,14 @@
 import { createHash } from 'node:crypto';
 import { constants, createReadStream } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import { snapshotId } from '../protocol/names.ts';
 import { filesNamedBy } from './manifest-files.ts';
 import { formatManifest, parseManifest, type HostManifest, type StoredFile } from './manifest.ts';
 import { findNeeded, isThere, retire, sweep } from './kept-snapshots.ts';
-import { copyName, manifestName, needsDirectory, partialName } from './part-names.ts';
+import { copyName, manifestName, needsDirectory, parsePartName, partialName } from './part-names.ts';
 
 /** A part of a snapshot as it lies in a store. */
 export interface StoredPart {
@@ -71,8 +71,14 @@ export class SnapshotStore {
     const own = this.pathOf(snapshot);
     const copy = sha256 === null ? own : join(this.#root, copyName(snapshot, sha256));
     const directory = (await isThere(join(copy, manifestName))) ? copy : own;
+    return this.openAt(directory, sha256);
+  }
+
+  /** A part by its directory. @throws StaghornError as `readManifest` */
+  async openAt(directory: string, sha256: string | null = null): Promise<StoredPart> {
     const path = join(directory, manifestName);
     const text = await readFile(path, 'utf8').catch((error: unknown) => {
+      const { snapshot } = parsePartName(basename(directory)) ?? { snapshot: basename(directory) };
       throw new StaghornError('not-found', `there is no snapshot ${snapshot} here: ${messageOf(error)}`, {
         cause: error,
       });

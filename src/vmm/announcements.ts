@@ -1,6 +1,6 @@
-const sectionStart = 0x04; // QEMU_VM_SECTION_FULL
-const sectionFooter = 0x7e; // QEMU_VM_SECTION_FOOTER
-const deviceName = Buffer.from('/virtio-net', 'ascii');
+import { findSectionsBySuffix } from './state-sections.ts';
+
+const deviceName = '/virtio-net';
 const features = Buffer.from('\u0005\u0015virtio/64bit_features', 'latin1');
 const versionBytes = 4;
 const featureBytes = 8;
@@ -18,9 +18,8 @@ const announceBit = { byte: 1, mask: 0x20 } as const;
  */
 export function withoutAnnouncements(state: Buffer): Buffer {
   const changed = Buffer.from(state);
-  for (let at = state.indexOf(deviceName); at >= 0; at = state.indexOf(deviceName, at + 1)) {
-    const range = sectionAround(state, at);
-    const place = range === null ? null : lowerHalf(state, range);
+  for (const range of findSectionsBySuffix(state, deviceName)) {
+    const place = lowerHalf(state, range);
     if (place === null) continue;
     const byte = place + announceBit.byte;
     changed.writeUInt8(changed.readUInt8(byte) & ~announceBit.mask, byte);
@@ -37,19 +36,6 @@ function lowerHalf(state: Buffer, { from, to }: { from: number; to: number }): n
   for (let at = state.indexOf(lower, from); at >= 0 && at < copy; at = state.indexOf(lower, at + 1)) {
     const configBytes = state.readUInt32BE(at + lower.length);
     if (configBytes > 0 && configBytes <= configBytesMax) return at;
-  }
-  return null;
-}
-
-/** From behind the name of a section to its footer, which repeats its number; null if this is no section's name. */
-function sectionAround(state: Buffer, inName: number): { from: number; to: number } | null {
-  const end = inName + deviceName.length;
-  for (let length = deviceName.length; length < 256 && end - length - 6 >= 0; length++) {
-    const head = end - length - 6;
-    if (state[head] !== sectionStart || state[head + 5] !== length) continue;
-    const footer = Buffer.concat([Buffer.from([sectionFooter]), state.subarray(head + 1, head + 5)]);
-    const to = state.indexOf(footer, end);
-    if (to >= 0) return { from: end, to };
   }
   return null;
 }

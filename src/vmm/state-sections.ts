@@ -8,6 +8,9 @@ export interface StateSection {
 const fullSection = 0x04; // QEMU_VM_SECTION_FULL
 const footer = 0x7e; // QEMU_VM_SECTION_FOOTER
 const subsection = 0x05; // QEMU_VM_SUBSECTION
+/** Of a section's head before its name, and of its footer: what it is, and its number. */
+const headBytes = 5;
+const nameBytesMax = 255;
 
 /**
  * Finds the section of a device whose data have a known length. A stream cannot be walked from outside, since no
@@ -25,19 +28,47 @@ export function findSection(stream: Buffer, name: string, dataBytes: number): St
   return found.length === 1 ? found[0]! : null;
 }
 
+/** The data of sections, from behind the name of each to its footer, whose name ends in this. */
+export function findSectionsBySuffix(stream: Buffer, suffix: string): { from: number; to: number }[] {
+  const name = Buffer.from(suffix, 'ascii');
+  const found: { from: number; to: number }[] = [];
+  for (let at = stream.indexOf(name); at >= 0; at = stream.indexOf(name, at + 1)) {
+    const section = sectionAround(stream, at + name.length, name.length);
+    if (section !== null) found.push(section);
+  }
+  return found;
+}
+
+/** The section whose name, not shorter than this, ends here. */
+function sectionAround(stream: Buffer, from: number, bytesMin: number): { from: number; to: number } | null {
+  for (let bytes = bytesMin; bytes <= nameBytesMax && from - bytes >= headBytes + 1; bytes++) {
+    const labelAt = from - bytes - 1;
+    if (stream[labelAt] !== bytes) continue;
+    const id = sectionIdAt(stream, labelAt);
+    const to = id === null ? -1 : stream.indexOf(Buffer.concat([Buffer.from([footer]), id]), from);
+    if (to >= 0) return { from, to };
+  }
+  return null;
+}
+
 function sectionAt(
   stream: Buffer,
   labelAt: number,
   labelBytes: number,
   dataBytes: number,
 ): StateSection | null {
-  const head = labelAt - 5;
+  const id = sectionIdAt(stream, labelAt);
   // Instance and version, 4 bytes each, stand between the name and the data.
   const offset = labelAt + labelBytes + 8;
   const end = offset + dataBytes;
-  if (head < 0 || end + 5 > stream.length || stream[head] !== fullSection) return null;
-  const id = stream.readUInt32BE(head + 1);
-  const ends = stream[end] === footer && stream.readUInt32BE(end + 1) === id;
+  if (id === null || end + headBytes > stream.length) return null;
+  const ends = stream[end] === footer && id.equals(stream.subarray(end + 1, end + headBytes));
   if (!ends && stream[end] !== subsection) return null;
   return { offset, version: stream.readUInt32BE(offset - 4) };
+}
+
+/** The number of the section whose name's length stands here, as its footer repeats it; null if none begins before. */
+function sectionIdAt(stream: Buffer, labelAt: number): Buffer | null {
+  const head = labelAt - headBytes;
+  return head >= 0 && stream[head] === fullSection ? stream.subarray(head + 1, labelAt) : null;
 }

@@ -1,7 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdir, rm, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { build } from 'esbuild';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
@@ -9,6 +9,7 @@ import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import type { LogOffsets } from '../../src/demo/guests.ts';
 import type { Lab } from '../../src/lab/index.ts';
 import { snapshot as snapshotSchema } from '../../src/protocol/resources.ts';
+import { copyName } from '../../src/store/part-names.ts';
 import { BarrierWalk, walkSteps, type WalkStep } from './barrier-walk.ts';
 import { RestoreWalk } from './restore-walk.ts';
 import { Bench, hostPath, runStates, startLab, takeDown } from './harness.ts';
@@ -173,12 +174,16 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
       stored = await bench.snapshot();
     });
 
-    async function restoreTo(step: 'loading' | 'load' | 'resume'): Promise<number[]> {
+    async function restoreTo(
+      step: 'loading' | 'load' | 'resume',
+      prepare: () => Promise<void> = () => Promise.resolve(),
+    ): Promise<number[]> {
       const others = await pidsOf(lab, 'h1', 'agent');
       const taken = await bench.server.client.json('GET', `/v1/snapshots/${stored}`, snapshotSchema);
       const manifests = Object.fromEntries(
         await Promise.all(lab.hosts.map(async ({ name }) => [name, await manifestSha256(lab, name, stored)])),
       ) as Record<string, string>;
+      await prepare();
       const walk = await RestoreWalk.connect({ ...options(), snapshot: taken, manifests });
       walks.push(walk);
       const agents = (await pidsOf(lab, 'h1', 'agent')).filter((pid) => !others.includes(pid));
@@ -211,6 +216,24 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
       expect((await runStates(lab)).filter((state) => state !== 'running' && state !== 'gone')).toEqual([]);
       await expectRestorable();
     });
+
+    for (const step of ['loading', 'resume'] as const) {
+      it(`killed at "${step}" of a part that came from another host, an agent leaves none that stands`, async () => {
+        const own = join(hostPath(lab, 'h1', storePath), stored);
+        const copy = join(dirname(own), copyName(stored, (await manifestSha256(lab, 'h1', stored))!));
+        // Known by its checksum, as one that was copied here.
+        const agents = await restoreTo(step, () => rename(own, copy));
+        try {
+          for (const pid of agents) process.kill(pid, 'SIGKILL');
+          expect(await untilSettled(lab, boundMs)).toBeLessThan(boundMs);
+          if (step === 'loading') await untilCount(lab, 'h1', 'qemu', 0);
+          expect((await runStates(lab)).filter((state) => !/^(running|gone)$/.test(state))).toEqual([]);
+        } finally {
+          await rename(copy, own);
+        }
+        await expectRestorable();
+      });
+    }
 
     it('is as good as new afterwards', async () => {
       const restored = await bench.guests.offsets();

@@ -1,14 +1,17 @@
 import { existsSync } from 'node:fs';
-import { open, readdir } from 'node:fs/promises';
+import { open, readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { afterAll, afterEach, beforeAll, describe, expect, it } from 'vitest';
 import { z } from 'zod';
 
 import type { LogOffsets } from '../../src/demo/guests.ts';
 import { runInHost, type Lab } from '../../src/lab/index.ts';
 import { experiment, experimentPort, experimentVm, forkResult } from '../../src/protocol/resources.ts';
+import { parseManifest } from '../../src/store/manifest.ts';
 import { Capture } from './capture.ts';
 import { asLab, guestsOf, judgeFork, numberOf, type MadeFork } from './fork-guests.ts';
 import { Bench, hostPath, startLab, takeDown } from './harness.ts';
+import { storePath } from './host-view.ts';
 import { Talker } from './talker.ts';
 
 const vms = [
@@ -137,6 +140,24 @@ describe('forks of an experiment of four VMs on two hosts', { timeout: 240_000 }
       );
       expect(new Set(ofTalker.map((frame) => frame.interface))).toEqual(new Set([`${target.tap}${suffix}`]));
     }
+  });
+
+  it('are stored as what differs from the snapshot that they came from, and so are forks of forks', async () => {
+    const over = async ({ experiment: name }: MadeFork) => {
+      const taken = await bench.operate('POST', `/v1/experiments/${name}/snapshots`, {});
+      expect(taken).toMatchObject({ state: 'succeeded', error: null });
+      const path = hostPath(lab, 'h1', join(storePath, taken.snapshot!, 'manifest.json'));
+      const { vms: stored, needs } = parseManifest(await readFile(path, 'utf8'), path);
+      return { id: taken.snapshot!, forms: new Set(stored.map(({ ram }) => ram.form)), needs };
+    };
+    const first = await over(forks[0]!);
+    expect(first).toMatchObject({ forms: new Set(['layered']), needs: [id] });
+    const [second] = (await fork(first.id, { count: 1, name: 'layered' })) as [MadeFork];
+    const deep = await over(second);
+    expect(deep.forms).toEqual(new Set(['layered']));
+    expect(deep.needs).toEqual(expect.arrayContaining([first.id]));
+    for (const snapshot of [deep.id, first.id]) await bench.operate('DELETE', `/v1/snapshots/${snapshot}`);
+    await bench.server.client.send('DELETE', '/v1/experiments/layered-1?destroy=true');
   });
 
   it('are snapshotted, forked again and restored in place as any experiment', async () => {

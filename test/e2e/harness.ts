@@ -63,8 +63,13 @@ export class Bench {
 
   static async start(lab: Lab): Promise<Bench> {
     const bench = new Bench(lab, await OwnServer.start());
-    await bench.register();
-    return bench;
+    try {
+      await bench.register();
+      return bench;
+    } catch (error) {
+      await bench.server.stop();
+      throw error;
+    }
   }
 
   async register(
@@ -128,6 +133,29 @@ export class Bench {
     const ended = await this.operate('POST', `${this.path}/snapshots`, body);
     if (ended.state !== 'succeeded') throw new Error(`snapshot ${ended.state}: ${ended.error?.detail}`);
     return ended.snapshot!;
+  }
+}
+
+/** A lab and its bench, with all of its guests reporting. The lab goes again if it does not come that far. */
+export async function startBench(file: string): Promise<{ lab: Lab; bench: Bench }> {
+  const lab = await labUp(parseLabFile(file));
+  let bench: Bench | undefined;
+  try {
+    bench = await Bench.start(lab);
+    await bench.guests.waitForReports(await bench.guests.offsets(), 2);
+    return { lab, bench };
+  } catch (error) {
+    await stopBench(bench, lab);
+    throw error;
+  }
+}
+
+/** Ends what `startBench` made, if it did. */
+export async function stopBench(bench: Bench | undefined, lab: Lab | undefined): Promise<void> {
+  try {
+    await bench?.server.stop();
+  } finally {
+    await takeDown(lab);
   }
 }
 

@@ -1,18 +1,10 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from 'vitest';
 
-import {
-  isFlawless,
-  labStatus,
-  labUp,
-  parseLabFile,
-  readReports,
-  runInHost,
-  type Lab,
-} from '../../src/lab/index.ts';
+import { isFlawless, labStatus, readReports, runInHost, type Lab } from '../../src/lab/index.ts';
 import type { LogOffsets } from '../../src/demo/guests.ts';
 import { until } from '../../src/lab/processes.ts';
 import { experiment, restoreResult, type RestoreResult } from '../../src/protocol/resources.ts';
-import { Bench, destroyVms, runStates, takeDown } from './harness.ts';
+import { type Bench, destroyVms, runStates, startBench, stopBench } from './harness.ts';
 import { pidsOf, untilSettled } from './host-view.ts';
 
 const bridge = 'br-int';
@@ -23,8 +15,7 @@ describe('the choices of a restore', { timeout: 180_000 }, () => {
   let id: string;
 
   beforeAll(async () => {
-    lab = await labUp(
-      parseLabFile(`name: choices-${process.pid}
+    ({ lab, bench } = await startBench(`name: choices-${process.pid}
 management: 198.18.116.0/24
 underlay: 198.18.117.0/24
 hosts: [{ name: h1 }, { name: h2 }]
@@ -32,15 +23,11 @@ vms:
   - { name: a, host: h1, memoryMiB: 96 }
   - { name: b, host: h2, memoryMiB: 96 }
   - { name: c, host: h1, memoryMiB: 96 }
-`),
-    );
-    bench = await Bench.start(lab);
-    await bench.guests.waitForReports(await bench.guests.offsets(), 2);
+`));
     id = await bench.snapshot();
   }, 300_000);
   afterAll(async () => {
-    await bench?.server.stop();
-    await takeDown(lab);
+    await stopBench(bench, lab);
   }, 60_000);
   beforeEach(async () => {
     if ((await runStates(lab)).some((state) => state !== 'running')) await restore({ replace: true });

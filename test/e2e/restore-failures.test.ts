@@ -2,10 +2,10 @@ import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { labStatus, labUp, parseLabFile, runInHost, type Lab } from '../../src/lab/index.ts';
+import { labStatus, runInHost, type Lab } from '../../src/lab/index.ts';
 import { outside, vmFiles } from '../../src/lab/paths.ts';
 import { experiment } from '../../src/protocol/resources.ts';
-import { Bench, hostPath, runStates, takeDown } from './harness.ts';
+import { type Bench, hostPath, runStates, startBench, stopBench } from './harness.ts';
 import { pidsOf, storePath, untilSettled } from './host-view.ts';
 
 const asBefore = 'nothing was touched: the experiment is as it was before';
@@ -17,23 +17,18 @@ describe('a restore that fails', { timeout: 120_000 }, () => {
   let id: string;
 
   beforeAll(async () => {
-    lab = await labUp(
-      parseLabFile(`name: failures-${process.pid}
+    ({ lab, bench } = await startBench(`name: failures-${process.pid}
 management: 198.18.118.0/24
 underlay: 198.18.119.0/24
 hosts: [{ name: h1 }, { name: h2 }]
 vms:
   - { name: a, host: h1, memoryMiB: 96 }
   - { name: b, host: h2, memoryMiB: 96 }
-`),
-    );
-    bench = await Bench.start(lab);
-    await bench.guests.waitForReports(await bench.guests.offsets(), 2);
+`));
     id = await bench.snapshot();
   }, 300_000);
   afterAll(async () => {
-    await bench?.server.stop();
-    await takeDown(lab);
+    await stopBench(bench, lab);
   }, 60_000);
 
   const pids = async () => (await labStatus(lab.name)).vms.map(({ pid }) => pid);

@@ -1,31 +1,26 @@
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { labStatus, labUp, parseLabFile, type Lab } from '../../src/lab/index.ts';
+import { labStatus, type Lab } from '../../src/lab/index.ts';
 import { QmpClient } from '../../src/qmp/index.ts';
 import { readQemuProcess } from '../../src/vmm/qemu-process.ts';
-import { Bench, runStates, takeDown } from './harness.ts';
+import { type Bench, runStates, startBench, stopBench } from './harness.ts';
 
 describe('a VM that was restored', { timeout: 120_000 }, () => {
   let lab: Lab;
   let bench: Bench;
 
   beforeAll(async () => {
-    lab = await labUp(
-      parseLabFile(`name: restored-reset-${process.pid}
+    ({ lab, bench } = await startBench(`name: restored-reset-${process.pid}
 management: 198.18.142.0/24
 underlay: 198.18.143.0/24
 hosts: [{ name: h1 }]
 vms:
   - { name: a, host: h1, memoryMiB: 96 }
   - { name: b, host: h1, memoryMiB: 96 }
-`),
-    );
-    bench = await Bench.start(lab);
-    await bench.guests.waitForReports(await bench.guests.offsets(), 2);
+`));
   }, 300_000);
   afterAll(async () => {
-    await bench?.server.stop();
-    await takeDown(lab);
+    await stopBench(bench, lab);
   }, 60_000);
 
   it('lives on when its machine is reset, virtio NICs and all', async () => {

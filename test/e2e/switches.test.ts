@@ -2,9 +2,9 @@ import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
-import { labUp, parseLabFile, runInHost, type Lab } from '../../src/lab/index.ts';
+import { runInHost, type Lab } from '../../src/lab/index.ts';
 import { restoreResult, snapshot, verifyResult } from '../../src/protocol/resources.ts';
-import { Bench, destroyVms, hostPath, takeDown } from './harness.ts';
+import { type Bench, destroyVms, hostPath, startBench, stopBench } from './harness.ts';
 import { storePath } from './host-view.ts';
 
 const bridge = 'br-int';
@@ -19,8 +19,7 @@ describe('the switches of an experiment on two hosts', { timeout: 120_000 }, () 
   let bench: Bench;
 
   beforeAll(async () => {
-    lab = await labUp(
-      parseLabFile(`name: switches-${process.pid}
+    ({ lab, bench } = await startBench(`name: switches-${process.pid}
 management: 198.18.68.0/24
 underlay: 198.18.69.0/24
 hosts: [{ name: h1 }, { name: h2 }]
@@ -28,14 +27,10 @@ networks: [{ name: lan, vlan: 10 }]
 vms:
   - { name: a, host: h1, memoryMiB: 96, nics: [{ shape: { rate: 8mbit, burst: 4kb } }] }
   - { name: b, host: h2, memoryMiB: 96 }
-`),
-    );
-    bench = await Bench.start(lab);
-    await bench.guests.waitForReports(await bench.guests.offsets(), 2);
+`));
   });
   afterAll(async () => {
-    await bench?.server.stop();
-    await takeDown(lab);
+    await stopBench(bench, lab);
   });
 
   const on = (host: string, command: string) => runInHost({ lab: lab.name, host }, command.split(' '));

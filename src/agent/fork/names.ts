@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 
-import { forkSuffix } from '../../protocol/fork.ts';
+import { forkSuffix, forkSuffixPattern } from '../../protocol/fork.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
 
 /** Of a network device, without the terminating zero (IFNAMSIZ in include/uapi/linux/if.h). */
@@ -20,7 +20,7 @@ export function placedDevice(name: string, fork: number): string {
 
 /** The number of the fork that a name belongs to; null if to none. */
 export function forkOfName(name: string): number | null {
-  const digits = /\.f([1-9]\d{0,8})$/.exec(name)?.[1];
+  const digits = forkSuffixPattern.exec(name)?.[1];
   return digits === undefined ? null : Number(digits);
 }
 
