@@ -1,14 +1,15 @@
 import { createHash } from 'node:crypto';
 import { constants, createReadStream } from 'node:fs';
 import { mkdir, open, readdir, readFile, rename, rm, stat, statfs } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
+import { basename, dirname, join } from 'node:path';
 
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import { snapshotId } from '../protocol/names.ts';
 import { filesNamedBy } from './manifest-files.ts';
 import { formatManifest, parseManifest, type HostManifest, type StoredFile } from './manifest.ts';
 import { findNeeded, isThere, retire, sweep } from './kept-snapshots.ts';
-import { copyName, manifestName, needsDirectory, partialName } from './part-names.ts';
+import { copyName, manifestName, needsDirectory, parsePartName, partialName } from './part-names.ts';
+import { readPlacedImages, withPlacedImages } from './placed-images.ts';
 
 /** A part of a snapshot as it lies in a store. */
 export interface StoredPart {
@@ -71,16 +72,7 @@ export class SnapshotStore {
     const own = this.pathOf(snapshot);
     const copy = sha256 === null ? own : join(this.#root, copyName(snapshot, sha256));
     const directory = (await isThere(join(copy, manifestName))) ? copy : own;
-    const path = join(directory, manifestName);
-    const text = await readFile(path, 'utf8').catch((error: unknown) => {
-      throw new StaghornError('not-found', `there is no snapshot ${snapshot} here: ${messageOf(error)}`, {
-        cause: error,
-      });
-    });
-    if (sha256 !== null && sha256Of(text) !== sha256) {
-      throw new StaghornError('snapshot-damaged', `${path} does not have the checksum that was sealed`);
-    }
-    return { manifest: parseManifest(text, path), directory };
+    return this.#read(directory, sha256);
   }
 
   /**
@@ -102,6 +94,14 @@ export class SnapshotStore {
     return names.filter((name) => snapshotId.safeParse(name).success);
   }
 
+  /** Everything that is sealed here, copies from other hosts included. @throws StaghornError as `readManifest` */
+  async parts(): Promise<StoredPart[]> {
+    const names = await readdir(this.#root).catch(() => []);
+    const found = names.map(parsePartName).filter((part) => part !== null);
+    const sealed = found.filter(({ state }) => state !== 'kept');
+    return Promise.all(sealed.map(({ name }) => this.#read(join(this.#root, name), null)));
+  }
+
   /** Removes a snapshot. Where others need its files it goes out of sight, and goes for good with the last of them. */
   async remove(snapshot: string): Promise<void> {
     await this.removePartial(snapshot);
@@ -116,6 +116,24 @@ export class SnapshotStore {
   /** Removes all that crashes left. @param isLive whether a directory of this name is being written right now */
   async sweep(isLive: (name: string) => Promise<boolean>): Promise<string[]> {
     return sweep(this.#root, isLive);
+  }
+
+  async #read(directory: string, sha256: string | null): Promise<StoredPart> {
+    const path = join(directory, manifestName);
+    const text = await readFile(path, 'utf8').catch((error: unknown) => {
+      throw new StaghornError(
+        'not-found',
+        `there is no snapshot ${basename(directory)} here: ${messageOf(error)}`,
+        {
+          cause: error,
+        },
+      );
+    });
+    if (sha256 !== null && sha256Of(text) !== sha256) {
+      throw new StaghornError('snapshot-damaged', `${path} does not have the checksum that was sealed`);
+    }
+    const manifest = parseManifest(text, path);
+    return { manifest: withPlacedImages(manifest, await readPlacedImages(directory)), directory };
   }
 }
 
