@@ -114,7 +114,7 @@ describe('a part whose VMs have disks', () => {
     await receive(sent);
     const chains = await placed();
     expect(await inDisks()).toHaveLength(3);
-    const [[one, base], [two, below], [alone]] = chains as StoredImage[][];
+    const [[one, base], [two, below], [alone]] = chains as [StoredImage[], StoredImage[], StoredImage[]];
     expect([below, alone]).toEqual([base, base]);
     for (const { path } of [one!, two!]) {
       const info = execFileSync('qemu-img', ['info', '--output=json', path], { encoding: 'utf8' });
@@ -141,7 +141,7 @@ describe('a part whose VMs have disks', () => {
     const again = await send(target);
     await rm(target.root, { recursive: true });
     await receive(again, { as: 'own' }, third);
-    const [[one], , [alone]] = (await placed(third)) as StoredImage[][];
+    const [[one], , [alone]] = (await placed(third)) as [StoredImage[], unknown, StoredImage[]];
     expect((await readFile(alone!.path)).equals(base)).toBe(true);
     execFileSync('qemu-img', ['check', '-q', one!.path]);
     expect(one!.path.startsWith(third.root)).toBe(true);

@@ -27,7 +27,7 @@ const vms = [
 const disks = ['vda', 'vdb'];
 const disksPath = '/var/lib/staghorn/snapshots/disks';
 
-describe('an experiment with disks that is carried to another site', { timeout: 240_000 }, () => {
+describe('an experiment with disks that is carried to another site', { timeout: 300_000 }, () => {
   let directory: string;
   let archive: string;
   let lab: Lab | undefined;
