@@ -4,7 +4,7 @@ import { parseArgs } from 'node:util';
 import { asStaghornError, StaghornError } from '../errors/index.ts';
 import { SnapshotStore } from '../store/snapshot-directory.ts';
 import { defaultDirectories } from './agent-directories.ts';
-import { receivePart, sendPart } from './part-stream.ts';
+import { receivePart, sendPart, type ReceiveOptions } from './part-stream.ts';
 
 const lowestPriority = 19;
 
@@ -41,10 +41,15 @@ async function send(args: string[]): Promise<void> {
 }
 
 async function receive(args: string[]): Promise<void> {
-  const { values } = parseArgs({ args, options: { ...common, as: { type: 'string' } } });
+  const { values } = parseArgs({
+    args,
+    options: { ...common, as: { type: 'string' }, 'without-images': { type: 'boolean' } },
+  });
   const as = values.as === 'own' ? 'own' : 'copy';
   const input = process.stdin as AsyncIterable<Buffer>;
-  const bytes = await receivePart(storeAt(values.store), { ...identityOf(values), as }, input);
+  const withoutImages = values['without-images'] ?? false;
+  const expected: ReceiveOptions = { ...identityOf(values), as, withoutImages };
+  const bytes = await receivePart(storeAt(values.store), expected, input);
   process.stdout.write(`${JSON.stringify({ bytes })}\n`);
 }
 

@@ -1,3 +1,4 @@
+import type { Hash } from 'node:crypto';
 import { open } from 'node:fs/promises';
 
 import { StaghornError } from '../errors/index.ts';
@@ -23,7 +24,16 @@ export async function* packFiles(
   }
 }
 
-async function* readWhole(path: string, bytes: number): AsyncGenerator<Buffer, void, undefined> {
+/** The entry of a file that is in memory. */
+export const packBytes = (name: string, content: Buffer): Buffer =>
+  Buffer.concat([tarHeader({ name, bytes: content.length }), content, tarPadding(content.length)]);
+
+/** @param hash takes all of it */
+export async function* readWhole(
+  path: string,
+  bytes: number,
+  hash: Hash | null = null,
+): AsyncGenerator<Buffer, void, undefined> {
   const file = await open(path, 'r');
   try {
     for (let at = 0; at < bytes;) {
@@ -32,7 +42,9 @@ async function* readWhole(path: string, bytes: number): AsyncGenerator<Buffer, v
       if (bytesRead === 0)
         throw new StaghornError('snapshot-damaged', `${path} has ${at} bytes instead of ${bytes}`);
       at += bytesRead;
-      yield buffer.subarray(0, bytesRead);
+      const read = buffer.subarray(0, bytesRead);
+      hash?.update(read);
+      yield read;
     }
   } finally {
     await file.close();

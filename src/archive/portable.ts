@@ -9,14 +9,17 @@ import { snapshot } from '../protocol/resources.ts';
  * (docs/snapshot-format.md#the-archive). A reader refuses a format or version that it does not know.
  */
 export const archiveFormat = 'staghorn-archive';
-export const archiveVersion = 1;
+export const archiveVersion = 2;
+/** Disk images are not in it. */
+export const firstVersion = 1;
+const readableVersions = [firstVersion, archiveVersion] as const;
 export const archiveHeadName = 'staghorn-archive.json';
 export const archiveHeadMaxBytes = 64 * 1024 * 1024;
 export const archiveMediaType = 'application/zstd';
 
 export const archiveHead = z.strictObject({
   format: z.literal(archiveFormat),
-  version: z.literal(archiveVersion),
+  version: z.literal(readableVersions),
   snapshot,
   /** The parts in their order; each entry of one is called PART/FILE. */
   parts: z
@@ -34,8 +37,9 @@ export function formatHead(head: ArchiveHead): Buffer {
 export function parseHead(text: string): ArchiveHead {
   const json = readJson(text);
   const known = z.looseObject({ format: z.literal(archiveFormat), version: z.int() }).safeParse(json);
-  if (known.success && known.data.version !== archiveVersion) {
-    const words = `the archive has format version ${known.data.version}; this Staghorn reads version ${archiveVersion}`;
+  const version = known.data?.version;
+  if (version !== undefined && !readableVersions.some((one) => one === version)) {
+    const words = `the archive has format version ${version}; this Staghorn reads versions ${readableVersions.join(' and ')}`;
     throw new StaghornError('snapshot-unfit', words);
   }
   const parsed = archiveHead.safeParse(json);

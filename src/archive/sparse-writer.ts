@@ -1,3 +1,4 @@
+import type { Hash } from 'node:crypto';
 import type { FileHandle } from 'node:fs/promises';
 
 const pageBytes = 4096;
@@ -7,15 +8,19 @@ const zeros = Buffer.alloc(pageBytes);
 /** Writes a file from its beginning to its end, with pages of zeros as holes: so RAM lies in a store. */
 export class SparseWriter {
   readonly #file: FileHandle;
+  readonly #hash: Hash | null;
   readonly #buffer = Buffer.allocUnsafe(bufferBytes);
   #filledBytes = 0;
   #offset = 0;
 
-  constructor(file: FileHandle) {
+  /** @param hash takes all that is written, zeros too */
+  constructor(file: FileHandle, hash: Hash | null = null) {
     this.#file = file;
+    this.#hash = hash;
   }
 
   async write(data: Buffer): Promise<void> {
+    this.#hash?.update(data);
     for (let rest = data; rest.length > 0;) {
       const taken = rest.copy(this.#buffer, this.#filledBytes);
       this.#filledBytes += taken;

@@ -1,5 +1,5 @@
 import { compressEntries } from '../archive/compress.ts';
-import type { ArchiveHead } from '../archive/portable.ts';
+import { firstVersion, type ArchiveHead } from '../archive/portable.ts';
 import { PortableReader } from '../archive/read-portable.ts';
 import { StaghornError } from '../errors/index.ts';
 import type { ImportInput, Snapshot } from '../protocol/resources.ts';
@@ -27,6 +27,7 @@ export async function importSnapshot(
     const placed = placeSnapshot(tools, reader.head, input);
     const hosts = await experiments.connect(input.experiment, new Set(placed.hosts.values()));
     catalog.putSnapshot({ snapshot: { ...placed.snapshot, state: 'storing' }, manifests: {} });
+    const withoutImages = reader.head.version === firstVersion;
     const written: BarrierHost[] = [];
     try {
       for (const part of reader.head.parts) {
@@ -36,7 +37,12 @@ export async function importSnapshot(
           report({ step: 'import', message, doneBytes }),
         );
         const identity = { snapshot: placed.snapshot.id, manifestSha256: part.manifestSha256 };
-        await writePart(target.link, identity, { content: compressEntries(entries), as: 'own', signal });
+        await writePart(target.link, identity, {
+          content: compressEntries(entries),
+          as: 'own',
+          withoutImages,
+          signal,
+        });
         written.push(target);
       }
       await reader.requireEnd();

@@ -41,14 +41,22 @@ export async function* readPart(
   }
 }
 
+export interface PartContent {
+  readonly content: AsyncIterable<Buffer>;
+  readonly as: 'own' | 'copy';
+  /** Disk images did not come with it, and are looked for where they were. */
+  readonly withoutImages?: boolean;
+  readonly signal: AbortSignal;
+}
+
 /** Gives a part to a host, which checks it. It is in that host's store when this returns, and not at all if it throws. */
 export async function writePart(
   link: AgentLink,
   { snapshot, manifestSha256 }: PartIdentity,
-  { content, as, signal }: { content: AsyncIterable<Buffer>; as: 'own' | 'copy'; signal: AbortSignal },
+  { content, as, withoutImages = false, signal }: PartContent,
 ): Promise<void> {
   const args = ['receive', '--snapshot', snapshot, '--sha256', manifestSha256, '--as', as];
-  const process = await link.runBeside(args);
+  const process = await link.runBeside(withoutImages ? [...args, '--without-images'] : args);
   const said = lastWords(process);
   const release = closeOnAbort(process, signal);
   process.stdout.resume();

@@ -7,7 +7,14 @@ import { filesNamedBy, requirePlainName } from './manifest-files.ts';
 import { parseManifest, type HostManifest } from './manifest.ts';
 import { isThere } from './kept-snapshots.ts';
 import { copyName, manifestName, needsDirectory, receivingName } from './part-names.ts';
-import { sha256Of, syncPath, type SnapshotStore } from './snapshot-directory.ts';
+import {
+  formatPlacedImages,
+  placedImagesName,
+  withPlacedImages,
+  type PlacedImages,
+} from './placed-images.ts';
+import { ramsOf } from './ram-parent.ts';
+import { sha256Of, SnapshotStore, syncPath, type StoredPart } from './snapshot-directory.ts';
 
 export interface ReceivedName {
   readonly snapshot: string;
@@ -30,6 +37,7 @@ export class ReceivedPart {
   readonly #expected: ReceivedName;
   readonly #missing = new Set<string>([manifestName]);
   #manifest: HostManifest | null = null;
+  #placed: PlacedImages = new Map();
   #roomBytes = manifestMaxBytes;
 
   private constructor(directory: string, final: string, expected: ReceivedName) {
@@ -80,6 +88,44 @@ export class ReceivedPart {
       this.#roomBytes += bytes;
     }
     return (this.#manifest = manifest);
+  }
+
+  /** @param besideBytes what comes with it and lies elsewhere in the store @throws StaghornError 'disk-full' */
+  async requireRoom(besideBytes: number): Promise<void> {
+    const manifest = await this.readManifest();
+    const stored = new Map(
+      manifest.vms.flatMap(ramsOf).map(({ file, storedBytes }) => [file, storedBytes] as const),
+    );
+    const files = filesNamedBy(manifest).map(({ snapshot, file, bytes }) =>
+      snapshot === null ? Math.min(bytes, stored.get(file) ?? bytes) : bytes,
+    );
+    const neededBytes = files.reduce((sum, bytes) => sum + bytes, besideBytes + spareBytes);
+    const freeBytes = await SnapshotStore.containing(this.#final).freeBytes();
+    if (freeBytes >= neededBytes) return;
+    const [needed, free] = [neededBytes, freeBytes].map((bytes) => Math.ceil(bytes / 2 ** 20));
+    throw new StaghornError(
+      'disk-full',
+      `the store needs ${needed} MiB for this part of a snapshot, and has ${free} MiB free`,
+    );
+  }
+
+  /** Where its disk images are; to be told before it is sealed. */
+  async place(images: PlacedImages): Promise<void> {
+    this.#placed = images;
+    if (images.size === 0) return;
+    const file = await open(join(this.directory, placedImagesName), 'wx', 0o600);
+    try {
+      await file.writeFile(formatPlacedImages(images));
+      await file.sync();
+    } finally {
+      await file.close();
+    }
+  }
+
+  /** As it will be seen in the store. */
+  async opened(): Promise<StoredPart> {
+    const manifest = withPlacedImages(await this.readManifest(), this.#placed);
+    return { manifest, directory: this.directory };
   }
 
   /** @throws StaghornError 'snapshot-damaged' */

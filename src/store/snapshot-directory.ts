@@ -9,6 +9,7 @@ import { filesNamedBy } from './manifest-files.ts';
 import { formatManifest, parseManifest, type HostManifest, type StoredFile } from './manifest.ts';
 import { findNeeded, isThere, retire, sweep } from './kept-snapshots.ts';
 import { copyName, manifestName, needsDirectory, parsePartName, partialName } from './part-names.ts';
+import { readPlacedImages, withPlacedImages } from './placed-images.ts';
 
 /** A part of a snapshot as it lies in a store. */
 export interface StoredPart {
@@ -86,7 +87,8 @@ export class SnapshotStore {
     if (sha256 !== null && sha256Of(text) !== sha256) {
       throw new StaghornError('snapshot-damaged', `${path} does not have the checksum that was sealed`);
     }
-    return { manifest: parseManifest(text, path), directory };
+    const manifest = parseManifest(text, path);
+    return { manifest: withPlacedImages(manifest, await readPlacedImages(directory)), directory };
   }
 
   /**
@@ -106,6 +108,14 @@ export class SnapshotStore {
   async sealed(): Promise<string[]> {
     const names = await readdir(this.#root).catch(() => []);
     return names.filter((name) => snapshotId.safeParse(name).success);
+  }
+
+  /** Everything that is sealed here, copies from other hosts included. @throws StaghornError as `readManifest` */
+  async parts(): Promise<StoredPart[]> {
+    const names = await readdir(this.#root).catch(() => []);
+    const found = names.map(parsePartName).filter((part) => part !== null);
+    const sealed = found.filter(({ state }) => state !== 'kept');
+    return Promise.all(sealed.map(({ name }) => this.openAt(join(this.#root, name))));
   }
 
   /** Removes a snapshot. Where others need its files it goes out of sight, and goes for good with the last of them. */

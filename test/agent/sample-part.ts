@@ -4,6 +4,7 @@ import { join } from 'node:path';
 
 import { crc32c } from '../../src/native/checksum.ts';
 import { manifestVersion, type HostManifest, type StoredVm } from '../../src/store/manifest.ts';
+import type { StoredDisk } from '../../src/store/stored-disks.ts';
 import type { SnapshotStore } from '../../src/store/snapshot-directory.ts';
 
 export const sampleId = '20261122T120000Z-abcdef';
@@ -13,7 +14,7 @@ const ramBytes = 4 * chunkBytes;
 /** Seals a part with a VM whose RAM has a page of noise in each other chunk. @returns the manifest's checksum */
 export async function sealSamplePart(
   store: SnapshotStore,
-  { id = sampleId, needs = [] }: { id?: string; needs?: string[] } = {},
+  { id = sampleId, needs = [], disks = [] }: { id?: string; needs?: string[]; disks?: StoredDisk[] } = {},
 ): Promise<string> {
   const partial = await store.create(id);
   const ram = Buffer.alloc(ramBytes);
@@ -53,7 +54,7 @@ export async function sealSamplePart(
     },
     state: await partial.write('a.state', randomBytes(10_000)),
     blocks: [],
-    disks: [],
+    disks,
   };
   const manifest: HostManifest = {
     format: 'staghorn-snapshot',

@@ -87,6 +87,31 @@ const kinds: { name: string; disks: number; images: string[][]; args: string[] }
     ],
     args: ['-snapshot', '-drive', 'file=a.raw,format=raw,if=virtio', '-hda', 'b.qcow2'],
   },
+  {
+    name: 'with an I/O thread, with snapshot=on for one alone, and with cache=unsafe',
+    disks: 3,
+    images: [
+      [...qcow2, '-o', 'compat=0.10', 'a.qcow2', '8M'],
+      [...raw, 'b.raw', '8M'],
+      [...qcow2, '-o', 'lazy_refcounts=on,cluster_size=4096', 'c.qcow2', '8M'],
+    ],
+    args: [
+      ...['-object', 'iothread,id=io', '-drive', 'file=a.qcow2,if=none,id=a'],
+      ...['-device', 'virtio-blk-pci,drive=a,iothread=io', '-drive', 'file=b.raw,format=raw,snapshot=on'],
+      ...['-device', 'lsi,id=l', '-drive', 'file=c.qcow2,if=none,id=c,cache=unsafe'],
+      ...['-device', 'scsi-hd,bus=l.0,drive=c'],
+    ],
+  },
+  {
+    name: 'on a compressed image that is smaller than what lies on it',
+    disks: 1,
+    images: [
+      [...raw, 'base.raw', '4M'],
+      ['convert', '-c', '-O', 'qcow2', 'base.raw', 'base.qcow2'],
+      [...qcow2, '-b', 'base.qcow2', '-F', 'qcow2', 'top.qcow2', '1G'],
+    ],
+    args: ['-hda', 'top.qcow2'],
+  },
 ];
 
 describe('a VM with disks', { timeout: 60_000 }, () => {

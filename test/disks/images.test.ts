@@ -114,6 +114,33 @@ describe('images that a snapshot names', { timeout: 90_000 }, () => {
   });
 });
 
+describe("a chain of the VM's own that is long already", { timeout: 90_000 }, () => {
+  it('is kept as it is: layers above it are shortened down to it, and restores find all of it', async () => {
+    host.qemuImg('create', '-q', '-f', 'raw', 'own0', '8M');
+    // Each names the one below by a path that is relative to itself; QEMU knows the topmost by one to its directory.
+    for (let i = 1; i < longestChain - 2; i++) {
+      const format = i === 1 ? 'raw' : 'qcow2';
+      host.qemuImg('create', '-q', '-f', 'qcow2', '-b', `own${i - 1}`, '-F', format, `own${i}`);
+    }
+    const own = longestChain - 2;
+    await host.launch('vm', ['-drive', `file=own${own - 1},if=virtio,id=main`], 1);
+    const sums = Array.from({ length: own - 1 }, (_, i) => sha256(host.image(`own${i}`)));
+    for (let i = 0; i < 2; i++) await host.snapshot('vm');
+    expect(await chainOf('vm')).toHaveLength(longestChain);
+    const long = await host.snapshot('vm');
+    await eventually(async () => (await chainOf('vm')).length === own + 1, 20_000);
+    expect(await host.countsOn('vm')).toMatchObject({ strangeDisks: 0, failedCalls: 0 });
+    const short = await host.snapshot('vm');
+    for (const snapshot of [short, long]) {
+      await host.countsOn('vm');
+      await host.restore(snapshot);
+      expect(await host.countsOn('vm')).toMatchObject({ strangeDisks: 0, failedCalls: 0 });
+    }
+    expect(sums).toEqual(Array.from({ length: own - 1 }, (_, i) => sha256(host.image(`own${i}`))));
+    expect(host.warnings).toEqual([]);
+  });
+});
+
 describe('a snapshot that is given up', { timeout: 90_000 }, () => {
   it('before the cut leaves the VM on its image and nothing else', async () => {
     await launch();

@@ -2,7 +2,7 @@ import { open, readdir, rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
 import type { SnapshotStore } from '../../store/snapshot-directory.ts';
-import { imagesOf } from '../../store/stored-disks.ts';
+import { imagesNamedBy } from '../../store/sent-images.ts';
 import { isRunning, thisProcess } from '../process-identity.ts';
 import { findQemuProcesses } from '../qemu-process.ts';
 import { DiskDirectory, isFrozen, parseImageName, partialSuffix } from './disk-directory.ts';
@@ -59,8 +59,7 @@ function keepBelow({ below }: Image, byPath: ReadonlyMap<string, Image>, needed:
 }
 
 async function namedImages(store: SnapshotStore): Promise<string[]> {
-  const manifests = await Promise.all((await store.sealed()).map((id) => store.readManifest(id, null)));
-  return manifests.flatMap(({ vms }) => imagesOf(vms.flatMap(({ disks }) => disks)).map(({ path }) => path));
+  return (await store.parts()).flatMap(({ manifest }) => imagesNamedBy(manifest).map(({ path }) => path));
 }
 
 async function usedImages(): Promise<string[]> {

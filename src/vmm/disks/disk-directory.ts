@@ -21,7 +21,8 @@ export interface OverlayRequest {
 }
 
 /**
- * The images that Staghorn makes: overlays, which VMs go on in after a snapshot or a restore.
+ * The images that are Staghorn's: overlays, which VMs go on in after a snapshot or a restore, and what came with a
+ * part from elsewhere.
  *
  * Invariants:
  * - the name of each has the VM and the agent that made it, so that another agent leaves alone what is being made;
@@ -56,9 +57,9 @@ export class DiskDirectory {
   }
 
   /** A path that no file has, held. */
-  async newPath(vm: string): Promise<string> {
+  async newPath(vm: string, format: 'qcow2' | 'raw' = 'qcow2'): Promise<string> {
     await mkdir(this.path, { recursive: true, mode: 0o700 });
-    const path = join(this.path, imageName(vm, thisProcess(), randomBytes(6).toString('hex')));
+    const path = join(this.path, imageName(vm, thisProcess(), randomBytes(6).toString('hex'), format));
     this.hold([path]);
     return path;
   }
@@ -109,12 +110,16 @@ export class DiskDirectory {
 export const partialSuffix = '.partial';
 
 /** The name of an image of a VM; who makes it is in it, and is the only one who may remove it while it runs. */
-export const imageName = (vm: string, { pid, startTicks }: ProcessIdentity, unique: string): string =>
-  `${vm}.${pid}-${startTicks}.${unique}.qcow2`;
+export const imageName = (
+  vm: string,
+  { pid, startTicks }: ProcessIdentity,
+  unique: string,
+  format: 'qcow2' | 'raw' = 'qcow2',
+): string => `${vm}.${pid}-${startTicks}.${unique}.${format}`;
 
 /** Null: the name is not one of ours. */
 export function parseImageName(name: string): { vm: string; maker: ProcessIdentity } | null {
-  const parsed = /^(.+)\.(\d+)-(\d+)\.[0-9a-f]{12}\.qcow2$/.exec(name);
+  const parsed = /^(.+)\.(\d+)-(\d+)\.[0-9a-f]{12}\.(?:qcow2|raw)$/.exec(name);
   if (parsed === null) return null;
   return { vm: parsed[1]!, maker: { pid: Number(parsed[2]), startTicks: BigInt(parsed[3]!) } };
 }

@@ -16,7 +16,7 @@ export interface EmptyOverlay {
 const clusterBits = 16;
 const clusterBytes = 1 << clusterBits;
 const headerBytes = 104;
-const backingFormatExtension = 0xe2792aca;
+export const backingFormatExtension = 0xe2792aca;
 /** QEMU reads no longer name of a backing file (qcow2_do_open in its block/qcow2.c). */
 export const maxBackingPathBytes = 1023;
 /** What one entry of the level 1 table covers: a cluster of 8-byte entries, each a cluster. */
@@ -74,7 +74,7 @@ export function parseHeader(
 }
 
 /** The extension that names the backing format, and the end of extensions; without it QEMU would guess. */
-function formatExtension(format: string): Buffer {
+export function formatExtension(format: string): Buffer {
   const name = Buffer.from(format);
   const bytes = Buffer.alloc(8 + Math.ceil(name.length / 8) * 8 + 8);
   bytes.writeUInt32BE(backingFormatExtension, 0);

@@ -23,7 +23,9 @@ export async function prepareDisks(vm: WithDisks, directory: DiskDirectory): Pro
     for (const disk of vm.disks) {
       const image = await imageFor(disk, vm, directory);
       if (image !== null && !disk.readOnly) overlays.push(image.path);
-      replacements.push({ kind: disk.kind, name: disk.name, readOnly: disk.readOnly, image });
+      const { kind, name, readOnly } = disk;
+      const moved = image !== null && directory.isOurs(image.path);
+      replacements.push({ kind, name, readOnly, image, moved });
     }
     const options = withDisks(parseCommandLine(vm.args), replacements);
     return { args: vm.disks.length === 0 ? vm.args : formatCommandLine(options), overlays };

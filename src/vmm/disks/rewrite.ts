@@ -18,6 +18,8 @@ export interface DiskReplacement extends DiskKey {
   /** Null: the drive has no medium. */
   readonly image: { readonly path: string; readonly format: string } | null;
   readonly readOnly: boolean;
+  /** It is another file than the one that the command line names. */
+  readonly moved?: boolean;
 }
 
 export function withDisks(
@@ -34,7 +36,7 @@ export function withDisks(
     if (option === undefined) throw new Error(`no option for disk ${replacement.name}`);
     const old = options[option.index]!;
     if (option.kind === 'drive') rewritten[option.index] = replaceDrive(old, replacement);
-    else if (replacement.image !== null && !replacement.readOnly)
+    else if (replacement.image !== null && (!replacement.readOnly || replacement.moved === true))
       rewritten = replaceNode(rewritten, option.index, replacement.image);
   }
   return rewritten.filter((option) => option !== null);
@@ -47,12 +49,15 @@ const matches = (option: DiskOption, { kind, name }: DiskKey) =>
 const imageKey =
   /^(file|driver|format|snapshot|offset|size|backing|backing\..*|data-file.*|file\.(?!aio$|locking$).*)$/;
 
-function replaceDrive(option: CommandOption, { image, readOnly }: DiskReplacement): CommandOption {
+function replaceDrive(
+  option: CommandOption,
+  { image, readOnly, moved = false }: DiskReplacement,
+): CommandOption {
   const parameters = driveParameters(option)!;
   const kept = [...parameters].filter(([key]) => !imageKey.test(key));
   if (image === null) return drive(kept);
   // A read-only image stays what it is, but by a path that does not depend on where QEMU was started.
-  if (readOnly) {
+  if (readOnly && !moved) {
     const path = [...parameters].filter(([key]) => key !== 'snapshot');
     return drive(path.map(([key, value]) => [key, key === 'file' ? image.path : value]));
   }
