@@ -9,11 +9,16 @@ import { SavedVm } from './saved-vm.ts';
 const sharedRam = '-object memory-backend-memfd,id=ram,size=96M,share=on -machine memory-backend=ram'.split(
   ' ',
 );
+const ioThread = [
+  ...'-object iothread,id=io0 -blockdev driver=null-co,node-name=n0,size=1048576'.split(' '),
+  ...['-device', 'virtio-blk-pci,drive=n0,iothread=io0'],
+];
 const plain = ['-m', '96'];
 const cases: [SaveMethod, string, string[]][] = [
   ['fork', 'private RAM', plain],
   ['background', 'private RAM', plain],
   ['background', 'shared RAM', [...plain, ...sharedRam]],
+  ['background', 'private RAM and an I/O thread', [...plain, ...ioThread]],
   ['precopy', 'private RAM', plain],
   ['precopy', 'shared RAM', [...plain, ...sharedRam]],
   ['shared', 'shared RAM', [...plain, ...sharedRam]],

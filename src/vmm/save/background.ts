@@ -86,6 +86,8 @@ export async function backgroundObstacle(qmp: QmpClient): Promise<string | null>
   const known = await qmp.execute('query-migrate-capabilities');
   const own = known.find((one) => one.capability === capability);
   if (own === undefined) return 'its QEMU has no background snapshots (6.0 and later have)';
+  if (!(await qmp.execute('query-status')).running)
+    return 'it is paused, and would run when QEMU ends a background snapshot';
   try {
     await setCapability(qmp, true);
     await setCapability(qmp, own.state);
