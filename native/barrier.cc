@@ -12,6 +12,7 @@
 #include "addon.h"
 #include "job.h"
 #include "leftovers.h"
+#include "paused-threads-job.h"
 #include "paused-threads.h"
 #include "poll-watch.h"
 #include "vcpu-hold.h"
@@ -30,6 +31,7 @@ struct Write {
   int64_t at_ns;
   int64_t written_ns;
   int error;
+  std::shared_ptr<ThreadPauser> lets_go;  // right after the write
 };
 
 // What reads a tap's ring, and how the cut treats it.
@@ -83,7 +85,8 @@ static std::vector<Write> WritesOf(Napi::Array array) {
     Napi::Object write = array.Get(i).As<Napi::Object>();
     Napi::Uint8Array bytes = write.Get("bytes").As<Napi::Uint8Array>();
     int64_t at_ns = write.Has("atNs") ? Int64Of(write.Get("atNs")) : 0;
-    writes[i] = {write.Get("fd").As<Napi::Number>().Int32Value(), bytes.Data(), bytes.ByteLength(), at_ns, 0, 0};
+    writes[i] = {write.Get("fd").As<Napi::Number>().Int32Value(), bytes.Data(), bytes.ByteLength(), at_ns, 0, 0, nullptr};
+    if (write.Get("letsGo").IsExternal()) writes[i].lets_go = PauserOf(write.Get("letsGo"));
   }
   return writes;
 }
@@ -280,6 +283,7 @@ class ResumeJob : public Job {
     for (Write *write : order_) {
       SleepUntil(write->at_ns, spin_ns_, write == order_.front() ? *control() : never);
       WriteOut(*write);
+      if (write->lets_go) write->lets_go->Release();
     }
     if (hold) hold->ReleaseWhenServed(kHeldBoundNs);
   }

@@ -28,7 +28,8 @@ class PageHasher {
 
  private:
   static constexpr size_t kBlocks = kPageBytes / 16;
-  __m128i powers_[kBlocks];  // of the key: from the 256th down to the first
+  PageIdentity IdentifyByPairs(const uint8_t *page) const;
+  alignas(32) __m128i powers_[kBlocks];  // of the key: from the 256th down to the first
 };
 
 }  // namespace staghorn

@@ -1,15 +1,13 @@
 // startPauseThreads: keeps threads of other processes from running until endPauseThreads, or until this process ends.
-#include <map>
-
 #include "addon.h"
 #include "job.h"
-#include "paused-threads.h"
+#include "paused-threads-job.h"
 
 namespace staghorn {
 
-namespace {
-
 using SharedPauser = std::shared_ptr<ThreadPauser>;
+
+namespace {
 
 class PauseJob : public Job {
  public:
@@ -51,5 +49,7 @@ Facility paused_threads_facility([](Napi::Env env, Napi::Object exports) {
 });
 
 }  // namespace
+
+SharedPauser PauserOf(const Napi::Value &native) { return *native.As<Napi::External<SharedPauser>>().Data(); }
 
 }  // namespace staghorn

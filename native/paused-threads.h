@@ -26,12 +26,12 @@ class ThreadPauser {
   // Stops threads and waits until they stand, at most for `bound_ns`; may be called once. Whom somebody else traces
   // runs on. Returns how many were told to stop: one that gets no CPU by then stops before it does anything else.
   size_t Pause(const std::vector<pid_t> &threads, int64_t bound_ns);
+  // From here on the tracer lets all go as `BeforeTheyGo` says. Returns at once; may be called again.
+  void Release();
 
  protected:
   // Lets all go and waits for the tracer's end: before what `BeforeTheyGo` reads is destroyed. May be called again.
   void End();
-  // From here on the tracer lets all go as `BeforeTheyGo` says.
-  void Release();
   // In the tracer, once they are to go: whom it does not let go itself goes afterwards.
   virtual void BeforeTheyGo() {}
 

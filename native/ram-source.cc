@@ -19,6 +19,7 @@ static constexpr uint64_t kPagemapPresent = 1ull << 63, kPagemapSwapped = 1ull <
 RamSource::RamSource(Napi::Object options) {
   if (options.Get("pid").IsNumber()) pid_ = options.Get("pid").As<Napi::Number>().Int32Value();
   else fd_ = options.Get("fd").As<Napi::Number>().Int32Value();
+  forked_ = options.Get("forked").ToBoolean();
   Napi::Array regions = options.Get("regions").As<Napi::Array>();
   for (uint32_t i = 0; i < regions.Length(); i++) {
     Napi::Object region = regions.Get(i).As<Napi::Object>();
@@ -93,11 +94,13 @@ bool RamSource::ReadPages(const Region &region, uint64_t address, size_t length,
   return any;
 }
 
-// process_vm_readv copies once where /proc/PID/mem copies twice; the latter also reads what is mapped unreadable.
+// process_vm_readv copies once where /proc/PID/mem copies twice, but it pins: what a fork shares with the VM the kernel
+// would copy for it first (gup_must_unshare in mm/gup.c), so that all RAM would exist twice. The second also reads what
+// is mapped unreadable.
 void RamSource::ReadMemory(uint64_t address, size_t length, uint8_t *to) const {
   if (pid_ < 0) return ReadAt(fd_, to, length, address, "read the memory file");
   iovec local = {to, length}, remote = {reinterpret_cast<void *>(address), length};
-  if (process_vm_readv(pid_, &local, 1, &remote, 1, 0) == ssize_t(length)) return;
+  if (!forked_ && process_vm_readv(pid_, &local, 1, &remote, 1, 0) == ssize_t(length)) return;
   for (size_t done = 0; done < length;) {
     ssize_t got = pread(memory_.get(), to + done, length - done, off_t(address + done));
     if (got < 0 && errno == EINTR) continue;

@@ -15,7 +15,7 @@ namespace staghorn {
 
 class RamSource {
  public:
-  explicit RamSource(Napi::Object options);  // reads `pid` or `fd`, and `regions`
+  explicit RamSource(Napi::Object options);  // reads `pid` with `forked`, or `fd`, and `regions`
   // Must be called once before Read. Throws SystemError ESRCH if the process is gone.
   void Open();
   // Fills the buffer with [from, from + length) of what is saved; false if all of it is known to be zeros.
@@ -31,6 +31,7 @@ class RamSource {
   void ReadMemory(uint64_t address, size_t length, uint8_t *to) const;
 
   pid_t pid_ = -1;
+  bool forked_ = false;
   int fd_ = -1;
   std::vector<Region> regions_;
   Descriptor memory_, pagemap_;

@@ -1,5 +1,6 @@
 // openRamStream: a pipe whose writing end is a QEMU's to migrate into; startReceive reads it, in a thread of its own.
 #include <fcntl.h>
+#include <unistd.h>
 
 #include "addon.h"
 #include "job.h"
@@ -29,7 +30,15 @@ class ReceiveJob : public Job {
   uint64_t pages_left_;
 };
 
-// [{name, fd}]: the descriptors stay the caller's, and open as long as the stream.
+// Fills a pipe: whoever writes waits until it is read. Returns by how much; 0 if it cannot be.
+size_t Plug(int writing_end) {
+  int bytes = fcntl(writing_end, F_SETPIPE_SZ, 1);  // a page
+  if (bytes < 0) return 0;
+  std::vector<uint8_t> plug(size_t(bytes), 0);
+  return write(writing_end, plug.data(), plug.size()) == bytes ? size_t(bytes) : 0;
+}
+
+// [{name, fd}], plugged: the descriptors stay the caller's, and open as long as the stream.
 Napi::Value OpenRamStream(const Napi::CallbackInfo &info) {
   std::map<std::string, int> files;
   Napi::Array blocks = info[0].As<Napi::Array>();
@@ -39,7 +48,8 @@ Napi::Value OpenRamStream(const Napi::CallbackInfo &info) {
   }
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) < 0) ThrowErrno(info.Env(), errno, "pipe2");
-  auto *stream = new SharedStream(std::make_shared<RamStream>(Descriptor(ends[0]), std::move(files)));
+  size_t plug_bytes = info[1].ToBoolean() ? Plug(ends[1]) : 0;
+  auto *stream = new SharedStream(std::make_shared<RamStream>(Descriptor(ends[0]), plug_bytes, std::move(files)));
   Napi::Object result = Napi::Object::New(info.Env());
   result.Set("native", Napi::External<SharedStream>::New(info.Env(), stream, [](Napi::Env, SharedStream *kept) { delete kept; }));
   result.Set("writeFd", Napi::Number::New(info.Env(), ends[1]));

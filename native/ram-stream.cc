@@ -3,6 +3,7 @@
 #include <fcntl.h>
 #include <poll.h>
 
+#include <algorithm>
 #include <cstring>
 
 #include "job.h"
@@ -17,9 +18,9 @@ constexpr uint8_t kEof = 0, kStart = 1, kPart = 2, kEnd = 3, kFull = 4, kConfigu
 constexpr uint64_t kZero = 0x02, kMemSize = 0x04, kPage = 0x08, kEos = 0x10, kContinue = 0x20, kFlagMask = kStreamPageBytes - 1;
 constexpr size_t kRunBytes = 64 * kStreamPageBytes;
 constexpr uint32_t kVersion = 3;
-constexpr size_t kNarrowPipeBytes = 4096;
+constexpr size_t kNarrowPipeBytes = 4096, kWidePipeBytes = 64 * 1024;
 // A page of zeros is 9 bytes: so far ahead QEMU may be with a wide pipe, once everything that came was read.
-constexpr uint64_t kWidePipePages = (64 * 1024 + 32 * 1024) / 9;
+constexpr uint64_t kWidePipePages = (kWidePipeBytes + 32 * 1024) / 9;
 
 [[noreturn]] void Refuse(const std::string &what) { throw SystemError(EPROTO, "the migration stream has " + what); }
 
@@ -57,15 +58,26 @@ void BlockFile::Flush() {
 }
 
 void RamStream::ReceiveUntil(uint64_t pages_left_max, int cancel_fd) {
+  Unplug();
   while (!at_end_) {
     while (TakeItem()) continue;
     bool told = total_pages_ > 0;
     if (told && pages_left() <= 2 * kWidePipePages) ShrinkPipe();
-    if (told && pages_left_max > 0 && pages_left() <= pages_left_max) return;
+    if (pages_arrived_ > 0 && pages_left_max > 0 && pages_left() <= pages_left_max) return;
     if (!Fill(cancel_fd)) at_end_ = true;
   }
   for (auto &[name, block] : blocks_) block.Flush();
   if (phase_ != Phase::kDevices || pages_left() > 0) throw SystemError(EPIPE, "QEMU ended the migration before all RAM had come");
+}
+
+void RamStream::Unplug() {
+  if (plug_bytes_ == 0) return;
+  while (plug_bytes_ > 0) {
+    ssize_t got = read(pipe_.get(), buffer_.data(), std::min(plug_bytes_, buffer_.size()));
+    if (got <= 0) throw SystemError(got < 0 ? errno : EIO, "unplugging the migration stream");
+    plug_bytes_ -= size_t(got);
+  }
+  fcntl(pipe_.get(), F_SETPIPE_SZ, kWidePipeBytes);
 }
 
 // Waits for more bytes; false at the end of the stream.

@@ -33,10 +33,11 @@ class BlockFile {
 // it beside the state of devices, which comes last and is passed over.
 class RamStream {
  public:
-  // The pipe's reading end, and the files of blocks by name.
-  RamStream(Descriptor pipe, std::map<std::string, int> files) : pipe_(std::move(pipe)), files_(std::move(files)) {}
+  // The pipe's reading end, how many bytes are in it that are none of the stream's, and the files of blocks by name.
+  RamStream(Descriptor pipe, size_t plug_bytes, std::map<std::string, int> files)
+      : pipe_(std::move(pipe)), files_(std::move(files)), plug_bytes_(plug_bytes) {}
 
-  // Reads until at most so many pages have never come, or, with 0, to the end of the stream. Throws SystemError.
+  // Reads until a page has come and at most so many have never come, or, with 0, to the end of the stream. Throws SystemError.
   void ReceiveUntil(uint64_t pages_left, int cancel_fd);
 
   uint64_t pages_arrived() const { return pages_arrived_; }
@@ -45,6 +46,7 @@ class RamStream {
  private:
   enum class Phase { kHeader, kSections, kRam, kDevices };
 
+  void Unplug();
   bool Fill(int cancel_fd);
   void ShrinkPipe();
   bool TakeItem();  // the next one of the stream; false if it has not come whole
@@ -66,7 +68,7 @@ class RamStream {
   std::map<std::string, int> files_;
   std::map<std::string, BlockFile> blocks_;
   std::vector<uint8_t> buffer_ = std::vector<uint8_t>(1 << 20);
-  size_t begin_ = 0, end_ = 0;
+  size_t begin_ = 0, end_ = 0, plug_bytes_;
   Phase phase_ = Phase::kHeader;
   std::string ram_block_;
   bool pipe_shrunk_ = false, at_end_ = false;

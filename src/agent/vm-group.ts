@@ -118,8 +118,7 @@ export class VmGroup {
     const changes = waking.map((vm) => ({
       vm,
       change: vm.prepareResume(timeoutMs),
-      // Its clock ran on for so long after it had stopped: all clocks stand still for the same time.
-      atNs: (instants.get(vm.name) ?? monotonicNs()) + BigInt(vm.ranNs),
+      atNs: instants.get(vm.name) ?? monotonicNs(),
     }));
     const happened = Promise.allSettled([
       ...gone,
@@ -139,7 +138,10 @@ export class VmGroup {
     this.#replay.catch(() => undefined);
     this.#release ??= this.#releaseEdge(firstNs, stops);
     await runResume({
-      writes: changes.map(({ vm, change, atNs }) => ({ fd: vm.qmp.fd, bytes: change.bytes, atNs })),
+      writes: changes.map(({ vm, change: { bytes, letsGo }, atNs }) => ({
+        fd: vm.qmp.fd,
+        ...{ bytes, letsGo, atNs },
+      })),
       spinNs,
     });
     const resumed = await happened;

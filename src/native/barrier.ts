@@ -2,6 +2,7 @@ import { loadAddon } from './addon.ts';
 import { runJob } from './job.ts';
 import type { NativeJob } from './job.ts';
 import { requireRingTaps } from './leftovers.ts';
+import type { NativePause } from './paused-threads.ts';
 import type { LeftoverJournal, NativeJournal, RingTap } from './leftovers.ts';
 
 /** What is written to one descriptor in a barrier's pass. */
@@ -75,8 +76,14 @@ export interface CutTimes {
   readonly readersPaused: number;
 }
 
+export interface ResumeWrite extends BarrierWrite {
+  readonly atNs: bigint;
+  /** Paused threads that go on right after it. */
+  readonly letsGo?: NativePause | null;
+}
+
 export interface ResumeOptions {
-  readonly writes: readonly (BarrierWrite & { readonly atNs: bigint })[];
+  readonly writes: readonly ResumeWrite[];
   readonly spinNs: number;
   /** Their vCPUs stand still until every main thread has done its part. */
   readonly held?: readonly HeldVm[];

@@ -18,7 +18,10 @@ export interface Received {
 type NativeStream = object;
 
 interface RamStreamAddon {
-  openRamStream(blocks: readonly StreamedBlock[]): { native: NativeStream; writeFd: number };
+  openRamStream(
+    blocks: readonly StreamedBlock[],
+    plugged: boolean,
+  ): { native: NativeStream; writeFd: number };
   startReceive(stream: NativeStream, pagesLeft: number): NativeJob<Received>;
   closeRamStream(stream: NativeStream): void;
 }
@@ -35,8 +38,9 @@ export class RamStream {
   readonly #native: NativeStream;
   #writeEndOpen = true;
 
-  constructor(blocks: readonly StreamedBlock[]) {
-    const { native, writeFd } = addon.openRamStream(blocks);
+  /** @param plugged whether the pipe is full until `receive` is called: QEMU waits with its first byte */
+  constructor(blocks: readonly StreamedBlock[], { plugged }: { plugged: boolean }) {
+    const { native, writeFd } = addon.openRamStream(blocks, plugged);
     this.#native = native;
     this.writeFd = writeFd;
   }
@@ -47,7 +51,7 @@ export class RamStream {
   }
 
   /**
-   * Reads until at most so many pages have never come; with 0, until QEMU has ended the stream. One at a time.
+   * Reads until a page has come and at most so many have never come; with 0, until QEMU has ended the stream. One at a time.
    * Rejects with a system error: EPIPE if the stream ends before all pages came, EPROTO if it is none that is known.
    */
   receive(pagesLeft: number, signal?: AbortSignal): Promise<Received> {

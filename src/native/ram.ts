@@ -20,8 +20,11 @@ export interface SavedRegion {
   readonly fileOffset: number;
 }
 
-/** The process whose memory is read, or the descriptor of a memory file. */
-export type RamSource = { readonly pid: number } | { readonly fd: number };
+/**
+ * The process whose memory is read, or the descriptor of a memory file. A forked process shares its pages with another
+ * one, and goes on sharing them.
+ */
+export type RamSource = { readonly pid: number; readonly forked?: boolean } | { readonly fd: number };
 
 declare const rateLimitBrand: unique symbol;
 /** A limit of written bytes a second, shared by all saves that are given it. */
@@ -75,6 +78,7 @@ export interface SavedRam {
 
 interface NativeSave {
   readonly pid: number | null;
+  readonly forked: boolean;
   readonly fd: number | null;
   readonly regions: readonly SavedRegion[];
   readonly file: string | number;
@@ -101,7 +105,10 @@ export async function saveRam(options: SaveRamOptions): Promise<SavedRam> {
   const { regions, file, storing = null, threads = 1, niceness = 'idle', limit = null } = options;
   const length = fileLength(regions);
   if (storing !== null) requireStoring(storing);
-  const source = 'pid' in options ? { pid: options.pid, fd: null } : { pid: null, fd: options.fd };
+  const source =
+    'pid' in options
+      ? { pid: options.pid, forked: options.forked ?? false, fd: null }
+      : { pid: null, forked: false, fd: options.fd };
   const native: NativeSave = {
     ...source,
     ...{ regions, file, length, storing, limit },

@@ -1,6 +1,7 @@
 import { StaghornError } from '../errors/index.ts';
 import { monotonicNs, realtimeMinusMonotonicNs } from '../native/clock.ts';
 import { closeDescriptor, duplicateDescriptor } from '../native/descriptors.ts';
+import type { NativePause, PausedThreads } from '../native/paused-threads.ts';
 import type { Nic, SaveMethod, Vm } from '../protocol/vm.ts';
 import type { PreparedCommand, QmpClient, QmpEvent } from '../qmp/index.ts';
 import { connectQmp, vmError } from './connect-qmp.ts';
@@ -14,7 +15,6 @@ import { readRamLayout, type RamLayout } from './ram-layout.ts';
 import { forgottenVlans } from './rx-filter.ts';
 import type { SaveTarget } from './save/keeper.ts';
 import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
-import { framesSentBy } from './sent-frames.ts';
 import { readTapDescriptors } from './tap-descriptors.ts';
 
 /** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
@@ -31,6 +31,8 @@ export interface ControlledTap {
 /** A command whose bytes another thread writes, and the instant at which QEMU said it was done. */
 export interface RunStateChange {
   readonly bytes: Buffer;
+  /** What is to be let go with it. */
+  readonly letsGo: NativePause | null;
   /** CLOCK_MONOTONIC at which the vCPUs had stopped, or ran again. */
   readonly happened: Promise<bigint>;
 }
@@ -67,7 +69,7 @@ export class ControlledVm {
   readonly resumes: boolean;
   #state: DeviceStateFile | undefined;
   #keeper: RamKeeper | undefined;
-  #ranNs = 0;
+  #held: PausedThreads | undefined;
 
   private constructor(parts: Parts) {
     this.process = parts.process;
@@ -171,26 +173,12 @@ export class ControlledVm {
     try {
       await this.disks.cut();
       const stateNs = await this.#state.save();
-      const sentBefore = this.#framesSent();
       const ram = await this.#keeper.keep();
-      this.#ranNs = ram.ranNs;
-      if (ram.ranNs > 0 && this.#framesSent() !== sentBefore) {
-        // They would come out of the saved VM once more.
-        throw new StaghornError('vm-failed', 'it sent frames when QEMU resumed by itself');
-      }
+      this.#held = ram.held;
       return { stateNs, stateBytes: this.#state.bytes(), ram };
     } catch (error) {
       throw vmError(this.name, 'saving', error);
     }
-  }
-
-  /** How long the clock of the stopped VM ran while it was kept: so much later it is to resume. */
-  get ranNs(): number {
-    return this.#ranNs;
-  }
-
-  #framesSent(): number {
-    return framesSentBy(this.taps.map(({ nic }) => nic.tap));
   }
 
   /** Lets go of kept RAM. May be called again. */
@@ -219,7 +207,7 @@ export class ControlledVm {
     // First what throws if the connection is gone. The event is awaited before the command is written.
     const prepared = this.qmp.prepare(command);
     const event = this.qmp.waitEvent(eventName, { timeoutMs });
-    return { bytes: prepared.bytes, happened: this.#instantOf(command, prepared, event) };
+    return { bytes: prepared.bytes, letsGo: this.#held?.native ?? null, happened: this.#instantOf(command, prepared, event) };
   }
 
   async #instantOf(

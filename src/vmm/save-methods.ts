@@ -50,8 +50,7 @@ export function noMethod(reason: string): Record<SaveMethod, string | null> {
   return Object.fromEntries(options.map((method) => [method, reason])) as Record<SaveMethod, string>;
 }
 
-/** Without background: what the VM was sending when it was stopped makes that one fail (docs/decisions/0015). */
-const automatic: readonly SaveMethod[] = ['fork', 'precopy', 'shared', 'stop-copy'];
+const automatic: readonly SaveMethod[] = ['fork', 'background', 'precopy', 'shared', 'stop-copy'];
 
 /** The method for a VM: the chosen one, or for auto the first that works, the shortest pause first. */
 export function chooseMethod(

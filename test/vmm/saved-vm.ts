@@ -98,7 +98,7 @@ export class SavedVm {
   async save(
     method: SaveMethod,
     meanwhile: () => Promise<void>,
-  ): Promise<{ then: Contents; count: number; parts: StoredVmParts; ranNs: number }> {
+  ): Promise<{ then: Contents; count: number; parts: StoredVmParts }> {
     const signal = AbortSignal.timeout(30_000);
     const snapshot = `20261122T000000Z-00000${this.#snapshots++}`;
     const store = new SnapshotStore(this.#root);
@@ -111,10 +111,11 @@ export class SavedVm {
     const kept = await saver.keep(signal, () => undefined);
     const then = await this.contents();
     const count = await this.counter();
+    kept.ram.held?.end();
     await this.#vm.qmp.execute('cont');
     await meanwhile();
     const parts = await saver.store(signal, () => undefined);
-    return { then, count, parts, ranNs: kept.ram.ranNs };
+    return { then, count, parts };
   }
 
   /** Keeps it as for a snapshot that is then given up: at once, or when it has stopped and been kept. */
@@ -124,7 +125,8 @@ export class SavedVm {
     await this.#vm.prepareSave(method, { directory: directory.path, maxBytesPerSecond: 0 }, disksOf(store));
     if (when === 'kept') {
       await this.#vm.qmp.execute('stop');
-      await this.#vm.keep();
+      const kept = await this.#vm.keep();
+      kept.ram.held?.end();
       await this.#vm.qmp.execute('cont');
     }
     await this.#vm.releaseRam();

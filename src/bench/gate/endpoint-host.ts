@@ -21,7 +21,7 @@ const busyBoundMs = 5000;
 /** What a VmGroup uses of a VM. */
 type GroupedVm = Pick<
   ControlledVm,
-  'name' | 'ranNs' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'
+  'name' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'
 > & {
   readonly qmp: Pick<ControlledVm['qmp'], 'fd' | 'isClosed'>;
 };
@@ -182,12 +182,11 @@ function asVm(endpoint: Endpoint, tapFds: readonly number[]): ControlledVm {
   const socket = { fd: -1, isClosed: false };
   const prepared = ({ fd, bytes, happened }: PreparedChange) => {
     socket.fd = fd;
-    return { bytes: Buffer.from(bytes), happened: happened.then(({ atNs }) => atNs) };
+    return { bytes: Buffer.from(bytes), letsGo: null, happened: happened.then(({ atNs }) => atNs) };
   };
   const vm: GroupedVm = {
     name: endpoint.name,
     resumes: true,
-    ranNs: 0,
     qmp: socket,
     prepareStop: () => prepared(endpoint.prepareStop()),
     prepareResume: () => prepared(endpoint.prepareContinue()),

@@ -15,8 +15,7 @@ export async function keeperByFork({ pid, layout }: SaveTarget): Promise<RamKeep
       const { childPid, stoppedNs } = await prepared.fork();
       return {
         forkNs: stoppedNs,
-        ranNs: 0,
-        write: (block, file, options) => writeBlock({ pid: childPid }, block, file, options, true),
+        write: (block, file, options) => writeBlock({ pid: childPid, forked: true }, block, file, options, true),
       };
     },
     close: () => (released ??= prepared.release()),

@@ -6,6 +6,7 @@ import {
   type SavedRam,
   type StoringOptions,
 } from '../../native/ram.ts';
+import type { PausedThreads } from '../../native/paused-threads.ts';
 import type { QmpClient } from '../../qmp/index.ts';
 import type { RamLayout } from '../ram-layout.ts';
 
@@ -16,8 +17,8 @@ import type { RamLayout } from '../ram-layout.ts';
 export interface KeptRam {
   /** How long the fork held QEMU's main thread, nanoseconds; null where there is none. */
   readonly forkNs: number | null;
-  /** How long the VM's clock ran while it was kept: QEMU resumes by itself in method background. */
-  readonly ranNs: number;
+  /** QEMU's main thread, which stands still; let go, it resumes the VM by itself. Left out where it runs. */
+  readonly held?: PausedThreads;
   write(block: Block, file: string, options: WriteOptions): Promise<SavedRam>;
 }
 

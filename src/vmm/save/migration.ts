@@ -49,16 +49,21 @@ export class OutgoingMigration {
     this.#capabilities = parts.capabilities;
   }
 
-  /** @param capabilities those that are to be on; all others are switched off */
+  /**
+   * @param capabilities those that are to be on; all others are switched off
+   * @param options.plugged QEMU waits with its first byte, when it has set up (migration/ram.c, ram_save_setup), until
+   *   something is received
+   */
   static async prepare(
     { qmp, layout, directory, maxBytesPerSecond }: SaveTarget,
     capabilities: readonly Capability[],
+    { plugged = false }: { plugged?: boolean } = {},
   ): Promise<OutgoingMigration> {
     const files = await BlockFiles.create(directory, blocksOf(layout));
     let stream: RamStream | undefined;
     let before: Settings | undefined;
     try {
-      stream = new RamStream(files.descriptors);
+      stream = new RamStream(files.descriptors, { plugged });
       before = await readSettings(qmp);
       await set(qmp, {
         capabilities: before.capabilities.map(({ capability }) => ({
@@ -89,6 +94,11 @@ export class OutgoingMigration {
   /** Takes RAM until so many pages at most have never come. */
   async receiveUntil(pagesLeft: number): Promise<void> {
     await this.#receive(pagesLeft);
+  }
+
+  /** Takes the first page of RAM, which comes at once when QEMU begins to send it. */
+  async receiveFirst(): Promise<void> {
+    await this.#receive(Number.MAX_SAFE_INTEGER);
   }
 
   /** The VM stands still, and waits for the rest. */

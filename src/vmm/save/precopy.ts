@@ -24,7 +24,6 @@ export async function keeperByPrecopy(target: SaveTarget): Promise<RamKeeper> {
       await migration.receiveAll();
       return {
         forkNs: null,
-        ranNs: 0,
         write: (block, file, options) => migration.write(block, file, options),
       };
     },

@@ -32,7 +32,6 @@ export async function keeperByCopy(target: SaveTarget): Promise<RamKeeper> {
       }
       return {
         forkNs: null,
-        ranNs: 0,
         write: (block, file, options) => {
           const fd = copies.get(block.name);
           return fd === undefined

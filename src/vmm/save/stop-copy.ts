@@ -5,7 +5,6 @@ export async function keeperInPlace({ pid }: SaveTarget): Promise<RamKeeper> {
   return {
     keep: async () => ({
       forkNs: null,
-      ranNs: 0,
       write: (block, file, options) => writeBlock({ pid }, block, file, options, false),
     }),
     close: async () => undefined,
