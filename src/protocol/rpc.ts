@@ -149,7 +149,6 @@ export const agentContract = {
         externalFrames: externalFrames,
       }),
       result: z.strictObject({
-        vms: z.array(z.strictObject({ name: z.string(), method: saveMethod.nullable(), ramBytes: z.int() })),
         ports: z.array(armedPort).describe('To which markers can be addressed: a few of each segment'),
         warnings: z.array(z.string()).describe('What this snapshot will not keep, in words'),
       }),
