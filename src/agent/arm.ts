@@ -9,6 +9,7 @@ import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { overlaySpareBytes, type DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { requireFit, type HostSurroundings } from '../vmm/inspect.ts';
 import { ramBytesOf } from '../vmm/ram-layout.ts';
+import type { QemuProcess } from '../vmm/qemu-process.ts';
 import { chooseMethod, saveMethods } from '../vmm/save-methods.ts';
 import { edgeOf } from './edge-of-host.ts';
 import { readSurroundings, selectProcesses, switchedDevices } from './host-inventory.ts';
@@ -45,8 +46,11 @@ export async function arm(
 ): Promise<StopSession> {
   const undo: (() => unknown)[] = [];
   try {
-    const surroundings = await readSurroundings(signal);
-    const vms = await openVms(params.vms, surroundings, signal, undo);
+    const [surroundings, processes] = await Promise.all([
+      readSurroundings(signal),
+      selectProcesses(params.vms),
+    ]);
+    const vms = await openVms(processes, surroundings, signal, undo);
     const watch = await watchNetwork(params, vms, signal, undo);
     const chosen = params.snapshot === null ? [] : await chooseMethods(params.method, vms, tools.store);
     const ports = VmPorts.create({
@@ -69,22 +73,15 @@ export async function arm(
         stops,
       }),
     );
-    const losses = params.snapshot === null ? [] : await Promise.all(vms.map((vm) => vm.losses()));
-    const switches =
-      params.snapshot === null ? null : await SwitchSaver.prepare(surroundings.links, vms, signal);
-    const storage =
-      params.snapshot === null ? null : await RamStorage.prepare(params, tools.store, vms, signal);
     // After the intent: whoever finds it removes these too.
     ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
-    const writer =
-      params.snapshot === null || switches === null || storage === null
-        ? null
-        : new SnapshotWriter(
-            await prepareDirectory(params.snapshot, chosen, params.ram, tools, undo),
-            chosen,
-            switches,
-            storage,
-          );
+    const { writer, warnings } =
+      params.snapshot === null
+        ? { writer: null, warnings: [] }
+        : await prepareWriter({ ...params, snapshot: params.snapshot }, chosen, surroundings, tools, {
+            signal,
+            undo,
+          });
     ports.attach();
     edge?.attach();
     signal.throwIfAborted();
@@ -94,18 +91,42 @@ export async function arm(
       writer,
       switchedDevices: switchedDevices(surroundings),
       watch,
-      warnings: [
-        ...watch.undeclared.map(describeUndeclared),
-        ...(switches?.warnings ?? []),
-        ...losses.flat(),
-        ...(storage?.warnings ?? []),
-      ],
+      warnings: [...watch.undeclared.map(describeUndeclared), ...warnings],
       ...tools,
     });
   } catch (error) {
     for (const step of undo.reverse()) await step();
     throw error;
   }
+}
+
+/** Makes ready to keep what the snapshot is of: each part waits for another program, and none for another part. */
+async function prepareWriter(
+  params: AgentParams<'arm'> & { snapshot: string },
+  chosen: readonly ChosenMethod[],
+  { links }: HostSurroundings,
+  tools: ArmTools,
+  { signal, undo }: { signal: AbortSignal; undo: (() => unknown)[] },
+): Promise<{ writer: SnapshotWriter; warnings: string[] }> {
+  const vms = chosen.map(({ vm }) => vm);
+  const [switches, losses, storage, directory] = await allOf([
+    SwitchSaver.prepare(links, vms, signal),
+    allOf(vms.map((vm) => vm.losses())),
+    RamStorage.prepare(params, tools.store, vms, signal),
+    prepareDirectory(params.snapshot, chosen, params.ram, tools, undo),
+  ]);
+  const warnings = [...switches.warnings, ...losses.flat(), ...storage.warnings];
+  return { writer: new SnapshotWriter(directory, chosen, switches, storage), warnings };
+}
+
+/** As Promise.all, but a failure waits for the others too: nothing goes on when it is taken back. */
+async function allOf<const T extends readonly Promise<unknown>[]>(
+  works: T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  const results = await Promise.allSettled(works);
+  const failure = results.find((result) => result.status === 'rejected');
+  if (failure !== undefined) throw failure.reason;
+  return Promise.all(works) as Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }>;
 }
 
 async function watchNetwork(
@@ -137,25 +158,19 @@ const describeUndeclared = (port: string): string =>
   `port ${port} belongs to no VM of the experiment and is not declared external: what comes in from it is in flight like any other frame`;
 
 async function openVms(
-  names: string[] | null,
+  processes: readonly QemuProcess[],
   surroundings: HostSurroundings,
   signal: AbortSignal,
   undo: (() => unknown)[],
 ): Promise<ControlledVm[]> {
-  const processes = await selectProcesses(names);
   if (processes.length === 0) throw new StaghornError('not-found', 'no QEMU runs on this host');
-  const results = await Promise.allSettled(
+  const vms = await allOf(
     processes.map(async (process) => {
       const vm = await ControlledVm.open(process, surroundings, signal);
       undo.push(() => vm.close());
       return vm;
     }),
   );
-  const failures = results.flatMap((result) =>
-    result.status === 'rejected' ? [result.reason as unknown] : [],
-  );
-  if (failures.length > 0) throw failures[0];
-  const vms = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
   requireFit(vms.map(({ vm }) => vm));
   return vms;
 }
@@ -185,7 +200,7 @@ async function prepareDirectory(
   const directory = await store.create(snapshot);
   undo.push(() => directory.discard());
   const place = { directory: directory.path, maxBytesPerSecond };
-  await Promise.all(chosen.map(({ vm, method }) => vm.prepareSave(method, place, disks)));
+  await allOf(chosen.map(({ vm, method }) => vm.prepareSave(method, place, disks)));
   return directory;
 }
 

@@ -9,7 +9,7 @@ import { chooseMarkerPaths, type MarkerPath, type MarkerPort } from '../network/
 import { MarkerSender, repetitionsMs } from '../network/markers/sender.ts';
 import { decodeMarker, nonceBytes } from '../network/markers/codec.ts';
 import type { VmPorts } from '../network/vm-ports.ts';
-import type { AgentParams, AgentResult, MarkerSource } from '../protocol/rpc.ts';
+import type { AgentParams, MarkerSource, NamesByHost } from '../protocol/rpc.ts';
 
 const rounds = { probe: 1, last: 2 } as const;
 /** As long as the others listen (markerListenBoundMs of the controller). */
@@ -46,22 +46,24 @@ export class MarkerExchange {
   async probe(
     { host, targets }: Omit<AgentParams<'probe'>, 'barrier'>,
     signal: AbortSignal,
-  ): Promise<AgentResult<'probe'>['sent']> {
+  ): Promise<NamesByHost> {
     this.#ports.listening = true;
     const bridges = new Set(this.#taps.flatMap(({ switchPort }) => switchPort?.bridge ?? []));
-    if (bridges.size === 0) return [];
+    if (bridges.size === 0) return {};
     const tables = await readMacTables([...bridges], signal);
-    const paths = chooseMarkerPaths(this.#taps, tables, targets);
+    const destinations = pairsOf(targets).map(([to, mac]) => ({ host: to, mac }));
+    const paths = chooseMarkerPaths(this.#taps, tables, destinations);
     this.#sender = new MarkerSender({ nonce: this.#nonce, host }, this.#ports.ports);
     this.#paths = this.#send(rounds.probe, paths, probeBoundMs);
-    return this.#paths.map(({ tap, host: to }) => ({ tap, host: to }));
+    return tapsByHost(this.#paths);
   }
 
   /** Waits until every source was heard, or until the bound. @returns those that were not */
   async listen(
-    { sources, boundMs }: Omit<AgentParams<'listen'>, 'barrier'>,
+    { sources: named, boundMs }: Omit<AgentParams<'listen'>, 'barrier'>,
     signal: AbortSignal,
   ): Promise<MarkerSource[]> {
+    const sources = pairsOf(named).map(([host, tap]): MarkerSource => ({ host, tap }));
     const endMs = performance.now() + boundMs;
     let missing = this.#missing(rounds.probe, sources);
     while (missing.length > 0 && performance.now() < endMs) {
@@ -143,4 +145,13 @@ export class MarkerExchange {
       if (marker !== null) this.#log.push(marker, atNs);
     }
   }
+}
+
+const pairsOf = (names: NamesByHost): [string, string][] =>
+  Object.entries(names).flatMap(([host, ofHost]) => ofHost.map((name): [string, string] => [host, name]));
+
+function tapsByHost(paths: readonly MarkerPath[]): NamesByHost {
+  const taps: NamesByHost = {};
+  for (const { tap, host } of paths) (taps[host] ??= []).push(tap);
+  return taps;
 }

@@ -52,10 +52,6 @@ export class SnapshotWriter {
     );
   }
 
-  methodOf(name: string): SaveMethod {
-    return this.#saverOf(name).method;
-  }
-
   /** Begins to keep a VM that has just stopped; `kept` tells how it went. */
   keep(vm: ControlledVm, signal: AbortSignal): void {
     const keeping = this.#keep(this.#saverOf(vm.name), signal);

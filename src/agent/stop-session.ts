@@ -7,7 +7,6 @@ import { systemTime } from '../protocol/time.ts';
 import type { ControlledVm } from '../vmm/controlled-vm.ts';
 import { longestChain } from '../vmm/disks/shorten.ts';
 import type { QemuProcess } from '../vmm/qemu-process.ts';
-import { ramBytesOf } from '../vmm/ram-layout.ts';
 import type { IntentJournal } from './intent.ts';
 import { BufferWatch } from './buffer-watch.ts';
 import { CutSchedule } from './cut-schedule.ts';
@@ -84,16 +83,8 @@ export class StopSession {
   }
 
   get description(): AgentResult<'arm'> {
-    const { group, writer } = this.#parts;
-    return {
-      vms: group.vms.map(({ name, layout }) => ({
-        name,
-        method: writer?.methodOf(name) ?? null,
-        ramBytes: ramBytesOf(layout),
-      })),
-      ports: armedPorts(group.vms),
-      warnings: [...this.#parts.warnings],
-    };
+    const { group, warnings } = this.#parts;
+    return { ports: armedPorts(group.vms), warnings: [...warnings] };
   }
 
   /** VMs whose disks' chains of images are to be shortened once the barrier has ended. */

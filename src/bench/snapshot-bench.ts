@@ -14,6 +14,7 @@ import {
   type Snapshot,
 } from '../protocol/resources.ts';
 import { medianAtMost, type BenchOptions, type BenchResult } from './bench.ts';
+import { requestToCut } from './request-to-cut.ts';
 
 const sizesMiB = [128, 1024];
 const rounds = { full: 10, quick: 3 };
@@ -23,11 +24,14 @@ const restoreLimitMs = 600;
 /** One a second. */
 const settledReports = 3;
 
-/** How long VMs stand still for a snapshot, how far apart, and how long a restore takes: four VMs on two hosts. */
+/**
+ * How long VMs stand still for a snapshot, how far apart, and how long a restore takes: four VMs on two hosts. Then,
+ * how long after the request four hosts are cut.
+ */
 export async function snapshotBench(options: BenchOptions): Promise<BenchResult[]> {
   const results: BenchResult[] = [];
   for (const memoryMiB of sizesMiB) results.push(...(await measureSize(memoryMiB, options)));
-  return results;
+  return [...results, ...(await requestToCut(options))];
 }
 
 async function measureSize(

@@ -61,9 +61,12 @@ export function clockOffset(
   };
 }
 
-/** How many exchanges with each host there are before a barrier: many, for one that nothing delayed; the sum is bounded. */
+/**
+ * How many exchanges with each host there are before a barrier: many, for one that nothing delayed; where hosts are
+ * very many, one beside those that are remembered, since all delay each other.
+ */
 export function exchangesOf(hostCount: number): number {
-  return Math.min(5, Math.max(2, Math.floor(500 / hostCount)));
+  return Math.min(5, Math.max(1, Math.floor(1000 / hostCount)));
 }
 
 /** The newest exchanges with one host. */

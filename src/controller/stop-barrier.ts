@@ -1,4 +1,4 @@
-import type { AgentResult, MarkerSource, MarkerTarget, RamStorage } from '../protocol/rpc.ts';
+import type { AgentResult, NamesByHost, RamStorage } from '../protocol/rpc.ts';
 import type { Time } from '../protocol/time.ts';
 import type { ExternalFrames, Progress, SnapshotInput } from '../protocol/resources.ts';
 import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from './agent-barrier.ts';
@@ -64,8 +64,8 @@ export class StopBarrier extends AgentBarrier {
   readonly #options: StopBarrierOptions;
   #cut: PlannedCut = { atNs: 0n, agreedByNs: 0n };
   #attempt = 0;
-  #targets: ReadonlyMap<string, readonly MarkerTarget[]> = new Map();
-  #sources: ReadonlyMap<string, readonly MarkerSource[]> = new Map();
+  #targets: ReadonlyMap<string, NamesByHost> = new Map();
+  #sources: ReadonlyMap<string, NamesByHost> = new Map();
   #maySealed = false;
 
   constructor(options: StopBarrierOptions) {
@@ -129,14 +129,14 @@ export class StopBarrier extends AgentBarrier {
       const params = {
         barrier: this.id,
         host: host.name,
-        targets: [...(this.#targets.get(host.name) ?? [])],
+        targets: this.#targets.get(host.name) ?? {},
       };
       this.results.probe.set(host.name, (await this.ask(host, 'probe', params, signal)).sent);
     },
     listen: async (host: BarrierHost, signal: AbortSignal) => {
       const params = {
         barrier: this.id,
-        sources: [...(this.#sources.get(host.name) ?? [])],
+        sources: this.#sources.get(host.name) ?? {},
         boundMs: markerListenBoundMs,
       };
       this.results.listen.set(host.name, await this.ask(host, 'listen', params, signal));

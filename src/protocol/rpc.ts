@@ -44,9 +44,9 @@ export const armedPort = z.strictObject({
 });
 export type ArmedPort = z.infer<typeof armedPort>;
 
-/** An address that markers are sent to: a VM's port, and the host that it is on. */
-export const markerTarget = z.strictObject({ host: z.string(), mac: z.string() });
-export type MarkerTarget = z.infer<typeof markerTarget>;
+/** By host, addresses or ports that are on it: at cluster scale what markers need is most of what is said. */
+const namesByHost = z.record(z.string(), z.array(z.string()));
+export type NamesByHost = z.infer<typeof namesByHost>;
 
 /** Where a marker comes from. */
 export const markerSource = z.strictObject({ host: z.string(), tap: z.string() });
@@ -149,7 +149,6 @@ export const agentContract = {
         externalFrames: externalFrames,
       }),
       result: z.strictObject({
-        vms: z.array(z.strictObject({ name: z.string(), method: saveMethod.nullable(), ramBytes: z.int() })),
         ports: z.array(armedPort).describe('To which markers can be addressed: a few of each segment'),
         warnings: z.array(z.string()).describe('What this snapshot will not keep, in words'),
       }),
@@ -158,18 +157,18 @@ export const agentContract = {
       params: z.strictObject({
         barrier: barrierId,
         host: z.string().describe('Name of this host, as the markers carry it'),
-        targets: z.array(markerTarget),
+        targets: namesByHost.describe('Addresses that markers are sent to: of ports of VMs, by their host'),
       }),
       result: z.strictObject({
-        sent: z
-          .array(z.strictObject({ tap: z.string(), host: z.string() }))
-          .describe('Which port sends markers to which host: those whose switch knows the way'),
+        sent: namesByHost.describe(
+          'By host that markers are sent to, the ports that send them: those whose switch knows the way',
+        ),
       }),
     },
     listen: {
       params: z.strictObject({
         barrier: barrierId,
-        sources: z.array(markerSource).describe('Who sends markers to this host'),
+        sources: namesByHost.describe('By host that sends markers to this one, its ports that do'),
         boundMs: z.number(),
       }),
       result: z.strictObject({ missing: z.array(markerSource) }),

@@ -105,8 +105,7 @@ export class SimulatedAgent {
     this.#sessions.set(barrier, new SimulatedSession({ host, time, random, observer, params, onLost }));
     if (snapshot !== null) host.parts.set(snapshot, 'partial');
     observer.armed(barrier, host.name);
-    const vms = host.vms.map((name) => ({ name, method: 'fork' as const, ramBytes: 1 << 27 }));
-    return { vms, ports: [...addresseesBySegment(host.ports).values()].flat(), warnings: [] };
+    return { ports: [...addresseesBySegment(host.ports).values()].flat(), warnings: [] };
   }
 
   #session(barrier: string): SimulatedSession {

@@ -48,9 +48,8 @@ export class SimulatedSession {
 
   probe(targets: AgentParams<'probe'>['targets']): AgentResult<'probe'> {
     requireState('probe', this.#state);
-    const { ports } = this.#parts.host;
-    const hosts = [...new Set(targets.map(({ host }) => host))];
-    return { sent: hosts.flatMap((host) => ports.slice(0, 4).map(({ tap }) => ({ tap, host }))) };
+    const taps = this.#parts.host.ports.slice(0, 4).map(({ tap }) => tap);
+    return { sent: Object.fromEntries(Object.keys(targets).map((host) => [host, taps])) };
   }
 
   async listen(): Promise<AgentResult<'listen'>> {

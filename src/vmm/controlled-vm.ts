@@ -7,11 +7,10 @@ import type { PreparedCommand, QmpClient, QmpEvent } from '../qmp/index.ts';
 import { connectQmp, vmError } from './connect-qmp.ts';
 import { DeviceStateFile } from './device-state-file.ts';
 import type { DiskDirectory } from './disks/disk-directory.ts';
-import { readDisks } from './disks/read-disks.ts';
 import { VmDisks } from './disks/vm-disks.ts';
 import { describeVm, type HostSurroundings } from './inspect.ts';
 import type { QemuProcess } from './qemu-process.ts';
-import { readRamLayout, type RamLayout } from './ram-layout.ts';
+import type { RamLayout } from './ram-layout.ts';
 import { forgottenVlans } from './rx-filter.ts';
 import type { SaveTarget } from './save/keeper.ts';
 import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
@@ -103,16 +102,15 @@ export class ControlledVm {
   ): Promise<ControlledVm> {
     let taps: ControlledTap[] = [];
     try {
-      const vm = await describeVm(process, qmp, path, surroundings);
-      const layout = await readRamLayout(qmp, process.pid, process.options);
-      const { disks } = await readDisks(process, qmp);
+      const { vm, layout, disks } = await describeVm(process, qmp, path, surroundings);
+      if (layout.status === 'rejected') throw layout.reason;
       taps = await openTaps(process.pid, vm);
       return new ControlledVm({
         process,
         vm,
         qmp,
         taps,
-        layout,
+        layout: layout.value,
         disks: new VmDisks(process, qmp, disks),
         resumes: resumes || vm.status === 'running',
       });

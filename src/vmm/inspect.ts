@@ -12,7 +12,7 @@ import {
   withoutRestoreOptions,
 } from './command-line.ts';
 import { connectQmp, hmp, qomGet } from './connect-qmp.ts';
-import { readDisks } from './disks/read-disks.ts';
+import { readDisks, type DisksOfVm } from './disks/read-disks.ts';
 import { parseInfoNetwork, type NetworkPair } from './info-network.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { ramBytesOf, readRamLayout, type RamLayout } from './ram-layout.ts';
@@ -35,7 +35,8 @@ export async function inspectVm(
   try {
     const { qmp, path } = await connectQmp(process, signal);
     try {
-      return await describeVm(process, qmp, path, surroundings);
+      const { vm } = await describeVm(process, qmp, path, surroundings);
+      return vm;
     } finally {
       await qmp.close();
     }
@@ -45,22 +46,33 @@ export async function inspectVm(
   }
 }
 
-/** The same over a QMP connection that is open already. */
+/** A VM, and what was found out of it on the way. */
+export interface InspectedVm {
+  readonly vm: Vm;
+  readonly layout: PromiseSettledResult<RamLayout>;
+  readonly disks: DisksOfVm['disks'];
+}
+
+/** The same over a QMP connection that is open already. Nothing waits for an answer that it does not need. */
 export async function describeVm(
   process: QemuProcess,
   qmp: QmpClient,
   qmpSocket: string,
   surroundings: HostSurroundings,
-): Promise<Vm> {
-  const { qemu } = (await qmp.execute('query-version')) as {
-    qemu: Record<'major' | 'minor' | 'micro', number>;
-  };
-  const layout = await readRamLayout(qmp, process.pid, process.options).catch((error: unknown) =>
-    messageOf(error),
-  );
-  const { nics, obstacles } = await describeNics(process, qmp, surroundings);
-  const machine = await qomGet(qmp, '/machine', 'type');
-  return {
+): Promise<InspectedVm> {
+  const [[layout], { qemu }, { nics, obstacles }, machine, { enabled: kvm }, { status }, disks, blockers] =
+    await Promise.all([
+      Promise.allSettled([readRamLayout(qmp, process.pid, process.options)]),
+      qmp.execute('query-version') as Promise<{ qemu: Record<'major' | 'minor' | 'micro', number> }>,
+      describeNics(process, qmp, surroundings),
+      qomGet(qmp, '/machine', 'type'),
+      qmp.execute('query-kvm'),
+      qmp.execute('query-status'),
+      readDisks(process, qmp),
+      migrationBlockers(qmp),
+    ]);
+  const found = layout.status === 'fulfilled' ? layout.value : messageOf(layout.reason);
+  const vm: Vm = {
     name: process.name,
     pid: process.pid,
     exe: process.exe,
@@ -68,20 +80,21 @@ export async function describeVm(
     qmpSocket,
     qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
     machineType: typeof machine === 'string' ? machine.replace(/-machine$/, '') : null,
-    accelerator: (await qmp.execute('query-kvm')).enabled ? 'kvm' : 'tcg',
-    ramBytes: typeof layout === 'string' ? null : ramBytesOf(layout),
-    status: (await qmp.execute('query-status')).status,
+    accelerator: kvm ? 'kvm' : 'tcg',
+    ramBytes: typeof found === 'string' ? null : ramBytesOf(found),
+    status,
     nics,
-    methods: await probeMethods({ pid: process.pid, qmp }, layout),
+    methods: await probeMethods({ pid: process.pid, qmp }, found),
     obstacles: [
       ...obstacles,
       ...unrestorableOptions(process.options),
       ...userObstacles(process),
-      ...layoutObstacles(layout),
-      ...(await readDisks(process, qmp)).obstacles,
-      ...(await migrationBlockers(qmp)),
+      ...layoutObstacles(found),
+      ...disks.obstacles,
+      ...blockers,
     ],
   };
+  return { vm, layout, disks: disks.disks };
 }
 
 function unreachableVm(process: QemuProcess, reason: string): Vm {

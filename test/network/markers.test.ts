@@ -1,9 +1,10 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { MarkerExchange } from '../../src/agent/marker-exchange.ts';
-import { planTargets } from '../../src/controller/barrier/marker-plan.ts';
+import { planTargets, sourcesByHost } from '../../src/controller/barrier/marker-plan.ts';
 import { readTapFrames, vnetHeaderBytes } from '../../src/native/tap.ts';
 import { decodeMarker } from '../../src/network/markers/codec.ts';
 import type { VmPorts } from '../../src/network/vm-ports.ts';
+import type { NamesByHost } from '../../src/protocol/rpc.ts';
 import { bridge, speak, TunnelLab, type Guest, type TunnelHost } from './tunnel-lab.ts';
 
 const broadcast = 'ff:ff:ff:ff:ff:ff';
@@ -58,17 +59,14 @@ describe('markers between two switches that are joined by a tunnel', { timeout: 
       return [name, ports] as const;
     });
     const targets = planTargets(new Map(armed));
-    const sources: { from: string; tap: string; to: string }[] = [];
+    const sent = new Map<string, NamesByHost>();
     for (const [place, host] of lab.hosts.entries()) {
       host.enter();
-      const sent = await exchanges[place]!.probe(
-        { host: host.name, targets: targets.get(host.name)! },
-        signal,
-      );
-      sources.push(...sent.map(({ tap, host: to }) => ({ from: host.name, tap, to })));
+      const params = { host: host.name, targets: targets.get(host.name)! };
+      sent.set(host.name, await exchanges[place]!.probe(params, signal));
     }
-    return (to: TunnelHost) =>
-      sources.filter((path) => path.to === to.name).map(({ from, tap }) => ({ host: from, tap }));
+    const sources = sourcesByHost(sent);
+    return (to: TunnelHost) => sources.get(to.name) ?? {};
   }
 
   const cut = ({ tap }: Guest) => {
@@ -99,8 +97,8 @@ describe('markers between two switches that are joined by a tunnel', { timeout: 
       await expect.poll(() => oldest(host), { timeout: 10_000 }).toBeGreaterThanOrEqual(2);
     const before = [await first.macTable(), await second.macTable()];
     const sources = await probe();
-    expect(sources(first)).toHaveLength(3);
-    expect(sources(second)).toHaveLength(2);
+    expect(Object.values(sources(first)).flat()).toHaveLength(3);
+    expect(Object.values(sources(second)).flat()).toHaveLength(2);
     for (const [place, host] of lab.hosts.entries())
       expect(await exchanges[place]!.listen({ sources: sources(host), boundMs: listenMs }, signal)).toEqual(
         [],
@@ -186,8 +184,8 @@ describe('markers between two switches that are joined by a tunnel', { timeout: 
     arm();
     await introduce(a);
     const sources = await probe();
-    expect(sources(second)).toEqual([]);
-    expect(sources(first)).toEqual([{ host: 'h1', tap: b.tap.name }]);
+    expect(sources(second)).toEqual({});
+    expect(sources(first)).toEqual({ h1: [b.tap.name] });
   });
 
   it('take the tagged way of a trunk, and the header of a tap that has one', async () => {
@@ -196,7 +194,7 @@ describe('markers between two switches that are joined by a tunnel', { timeout: 
     arm();
     await introduce(a, b);
     const sources = await probe();
-    expect(sources(second)).toEqual([{ host: 'h0', tap: a.tap.name }]);
+    expect(sources(second)).toEqual({ h0: [a.tap.name] });
     for (const [place, host] of lab.hosts.entries())
       expect(await exchanges[place]!.listen({ sources: sources(host), boundMs: listenMs }, signal)).toEqual(
         [],

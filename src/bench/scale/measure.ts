@@ -16,6 +16,9 @@ export interface ScaleMeasurement {
   readonly toReportsMs: number;
   readonly toSealedMs: number;
   readonly cpuMs: number;
+  /** The controller's and the agents' until all had reported the cut: in this bench they share the machine. */
+  readonly cpuToReportsMs: number;
+  readonly agentsCpuToReportsMs: number;
   readonly peakRssMiB: number;
   /** Until all connections were up, which are kept then. */
   readonly connectMs: number;
@@ -50,7 +53,11 @@ export async function measureScale(options: ScaleOptions): Promise<ScaleMeasurem
     const connectMs = performance.now() - startedMs;
     const measured: ScaleMeasurement[] = [];
     for (let round = 0; round < rounds; round++) {
-      measured.push({ ...(await takeOne(controller, options.signal)), connectMs, peakRssMiB: rss.peakMiB });
+      measured.push({
+        ...(await takeOne(controller, agents, options.signal)),
+        connectMs,
+        peakRssMiB: rss.peakMiB,
+      });
     }
     return measured;
   } finally {
@@ -63,26 +70,35 @@ export async function measureScale(options: ScaleOptions): Promise<ScaleMeasurem
   }
 }
 
-async function takeOne(controller: Controller, signal: AbortSignal) {
+async function takeOne(controller: Controller, agents: AgentProcess, signal: AbortSignal) {
   const cpuBefore = process.cpuUsage();
+  const agentsBeforeMs = agents.cpuMs;
   const startedAtMs = Date.now();
   const startedMs = performance.now();
   const { id, snapshot } = controller.createSnapshot(experiment, snapshotInput);
-  let toReportsMs = NaN;
+  const reports = { toReportsMs: NaN, cpuToReportsMs: NaN, agentsCpuToReportsMs: NaN };
   for await (const { progress, operation } of controller.operationEvents(id, { signal })) {
     // The first phase that begins when all have been cut.
-    if (progress?.step === 'freeze') toReportsMs = performance.now() - startedMs;
+    if (progress?.step === 'freeze') {
+      reports.toReportsMs = performance.now() - startedMs;
+      reports.cpuToReportsMs = cpuMsSince(cpuBefore);
+      reports.agentsCpuToReportsMs = agents.cpuMs - agentsBeforeMs;
+    }
     if (operation !== undefined && operation.state !== 'succeeded')
       throw new StaghornError(
         operation.error?.code ?? 'internal',
         operation.error?.detail ?? operation.state,
       );
   }
-  const { user, system } = process.cpuUsage(cpuBefore);
   const toSealedMs = performance.now() - startedMs;
   const { stoppedAt, skewNs } = controller.getSnapshot(snapshot!);
   const toCutMs = Date.parse(stoppedAt!) - startedAtMs + skewNs / 1e6;
-  return { toCutMs, toReportsMs, toSealedMs, cpuMs: (user + system) / 1000 };
+  return { ...reports, toCutMs, toSealedMs, cpuMs: cpuMsSince(cpuBefore) };
+}
+
+function cpuMsSince(before: NodeJS.CpuUsage): number {
+  const { user, system } = process.cpuUsage(before);
+  return (user + system) / 1000;
 }
 
 /** The most memory that was seen resident; the process's own high-water mark would count what was before. */

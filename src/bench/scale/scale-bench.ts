@@ -44,6 +44,8 @@ function describe(hosts: number, measured: readonly ScaleMeasurement[]): BenchRe
     figure('request to cut', 'ms', ({ toCutMs }) => toCutMs, toCutLimitMs),
     figure('request to all reports of the cut', 'ms', ({ toReportsMs }) => toReportsMs),
     figure('request to sealed', 'ms', ({ toSealedMs }) => toSealedMs),
+    figure('CPU of the controller until these reports', 'ms', ({ cpuToReportsMs }) => cpuToReportsMs),
+    figure('CPU of all agents until then', 'ms', ({ agentsCpuToReportsMs }) => agentsCpuToReportsMs),
     figure('CPU of the controller for a snapshot', 'ms', ({ cpuMs }) => cpuMs),
     figure('memory of the controller, peak', 'MiB', ({ peakRssMiB }) => peakRssMiB, memoryLimitMiB),
     figure('connecting, without logins', 'ms', ({ connectMs }) => connectMs),

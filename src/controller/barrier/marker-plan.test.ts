@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 
-import type { ArmedPort } from '../../protocol/rpc.ts';
+import type { ArmedPort, NamesByHost } from '../../protocol/rpc.ts';
 import {
   markedHostsMax,
   planTargets,
@@ -24,12 +24,7 @@ describe('the plan of markers', () => {
       ['h1', [port('a', 'br0', null), port('b', 'br0', null), port('c', 'br0', null), port('d', 'br0', 5)]],
       ['h2', [port('e', 'br1', 5), port('f', null, null)]],
     ]);
-    const targets = [
-      { host: 'h1', mac: 'a' },
-      { host: 'h1', mac: 'b' },
-      { host: 'h1', mac: 'd' },
-      { host: 'h2', mac: 'e' },
-    ];
+    const targets = { h1: ['a', 'b', 'd'], h2: ['e'] };
     expect([...planTargets(ports)]).toEqual([
       ['h1', targets],
       ['h2', targets],
@@ -45,9 +40,7 @@ describe('the plan of markers', () => {
     fc.assert(
       fc.property(fc.array(segment, { maxLength: 30 }), (segments) => {
         const ports = segments.map(({ bridge, vlan }, place) => port(String(place), bridge, vlan));
-        const targets = planTargets(new Map([['h1', ports]]))
-          .get('h1')!
-          .map(({ mac }) => mac);
+        const targets = planTargets(new Map([['h1', ports]])).get('h1')!['h1']!;
         const key = ({ bridge, vlan }: ArmedPort) => `${bridge} ${vlan}`;
         for (const one of ports) {
           const mates = ports.filter((other) => other !== one && key(other) === key(one));
@@ -60,21 +53,12 @@ describe('the plan of markers', () => {
   });
 
   it('tells a host every port that sends to it, its own as well', () => {
-    const sent = new Map([
-      [
-        'h1',
-        [
-          { tap: 'a', host: 'h1' },
-          { tap: 'a', host: 'h2' },
-        ],
-      ],
-      ['h2', [{ tap: 'e', host: 'h1' }]],
+    const sent = new Map<string, NamesByHost>([
+      ['h1', { h1: ['a'], h2: ['a', 'b'] }],
+      ['h2', { h1: ['e'] }],
     ]);
-    expect(sourcesByHost(sent).get('h1')).toEqual([
-      { host: 'h1', tap: 'a' },
-      { host: 'h2', tap: 'e' },
-    ]);
-    expect(sourcesByHost(sent).get('h2')).toEqual([{ host: 'h1', tap: 'a' }]);
+    expect(sourcesByHost(sent).get('h1')).toEqual({ h1: ['a'], h2: ['e'] });
+    expect(sourcesByHost(sent).get('h2')).toEqual({ h1: ['a', 'b'] });
     expect(sourcesByHost(sent).get('h3')).toBeUndefined();
   });
 
@@ -87,7 +71,7 @@ describe('the plan of markers', () => {
       ]),
     );
     const targets = planTargets(ports);
-    const hostsOf = (host: string) => new Set(targets.get(host)!.map((target) => target.host));
+    const hostsOf = (host: string) => new Set(Object.keys(targets.get(host)!));
     const senders = hosts.map((host) => hosts.filter((from) => hostsOf(from).has(host)).length);
     expect(new Set(hosts.map((host) => hostsOf(host).size))).toEqual(new Set([markedHostsMax]));
     expect(new Set(senders)).toEqual(new Set([markedHostsMax]));

@@ -1,5 +1,5 @@
 import { addresseesBySegment } from '../../protocol/marker-addressees.ts';
-import type { ArmedPort, MarkerSource, MarkerTarget } from '../../protocol/rpc.ts';
+import type { ArmedPort, MarkerSource, NamesByHost } from '../../protocol/rpc.ts';
 
 /** Who sends markers to whom (docs/protocol.md#markers): pure. */
 
@@ -17,15 +17,11 @@ export const markedAddressesMax = 2048;
 type Ports = ReadonlyMap<string, readonly ArmedPort[]>;
 
 /** For each host the addresses that it sends to: a few in each segment of the hosts that it sends to. */
-export function planTargets(ports: Ports): Map<string, MarkerTarget[]> {
-  const ofHost = new Map(
-    [...ports].map(([host, own]) => [
-      host,
-      addresseesOf(own).map(({ mac }): MarkerTarget => ({ host, mac })),
-    ]),
-  );
-  const marked = markedHosts(ports);
-  return new Map([...marked].map(([host, hosts]) => [host, hosts.flatMap((each) => ofHost.get(each)!)]));
+export function planTargets(ports: Ports): Map<string, NamesByHost> {
+  const ofHost = new Map([...ports].map(([host, own]) => [host, addresseesOf(own).map(({ mac }) => mac)]));
+  const targetsOf = (hosts: readonly string[]) =>
+    Object.fromEntries(hosts.map((host) => [host, ofHost.get(host)!]));
+  return new Map([...markedHosts(ports)].map(([host, hosts]) => [host, targetsOf(hosts)]));
 }
 
 /** How many ordered pairs of hosts have no markers between them. */
@@ -92,15 +88,13 @@ function nextOf(host: string, rings: readonly Ring[], most: number): string[] {
 const addresseesOf = (ports: readonly ArmedPort[]) => [...addresseesBySegment(ports).values()].flat();
 
 /** For each host, which ports of which hosts send markers to it. */
-export function sourcesByHost(
-  sent: ReadonlyMap<string, readonly { readonly tap: string; readonly host: string }[]>,
-): Map<string, MarkerSource[]> {
-  const sources = new Map<string, MarkerSource[]>();
-  for (const [from, paths] of sent) {
-    for (const { tap, host } of paths) {
-      const ofHost = sources.get(host);
-      if (ofHost === undefined) sources.set(host, [{ host: from, tap }]);
-      else ofHost.push({ host: from, tap });
+export function sourcesByHost(sent: ReadonlyMap<string, NamesByHost>): Map<string, NamesByHost> {
+  const sources = new Map<string, NamesByHost>();
+  for (const [from, toHosts] of sent) {
+    for (const [host, taps] of Object.entries(toHosts)) {
+      const ofHost = sources.get(host) ?? {};
+      ofHost[from] = taps;
+      sources.set(host, ofHost);
     }
   }
   return sources;

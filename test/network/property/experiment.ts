@@ -167,7 +167,7 @@ export class Experiment {
     const sent = await this.#eachHost((host) => host.call('probe', { targets: targets.get(host.name)! }));
     const paths = new Map(this.#hosts.map(({ name }, place) => [name, sent[place]!]));
     const sources = sourcesByHost(paths);
-    await this.#eachHost((host) => host.call('listen', { sources: sources.get(host.name) ?? [] }));
+    await this.#eachHost((host) => host.call('listen', { sources: sources.get(host.name) ?? {} }));
   }
 
   async #resume(instants: readonly Stop[]): Promise<void> {

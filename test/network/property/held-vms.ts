@@ -10,7 +10,7 @@ import { readFrameFile, writeFrameFile } from '../../../src/network/frame-file.t
 import { VmPorts } from '../../../src/network/vm-ports.ts';
 import type { VmPort } from '../../../src/network/vm-port.ts';
 import type { ReplaySummary } from '../../../src/network/vm-ports.ts';
-import type { ArmedPort, MarkerSource, MarkerTarget } from '../../../src/protocol/rpc.ts';
+import type { ArmedPort, MarkerSource, NamesByHost } from '../../../src/protocol/rpc.ts';
 import type { ArmParams, Stop, VmToHold } from './protocol.ts';
 
 const ringBytes = 64 * 1024 * 1024;
@@ -57,12 +57,12 @@ export class HeldVms {
     });
   }
 
-  probe(targets: readonly MarkerTarget[]) {
-    return this.#markers.probe({ host: this.#params.host, targets: [...targets] }, this.#signal);
+  probe(targets: NamesByHost) {
+    return this.#markers.probe({ host: this.#params.host, targets }, this.#signal);
   }
 
-  listen(sources: readonly MarkerSource[]): Promise<MarkerSource[]> {
-    return this.#markers.listen({ sources: [...sources], boundMs: listenBoundMs }, this.#signal);
+  listen(sources: NamesByHost): Promise<MarkerSource[]> {
+    return this.#markers.listen({ sources, boundMs: listenBoundMs }, this.#signal);
   }
 
   async cut(atNs: bigint): Promise<Stop[]> {

@@ -1,4 +1,4 @@
-import type { ArmedPort, MarkerSource, MarkerTarget } from '../../../src/protocol/rpc.ts';
+import type { ArmedPort, MarkerSource, NamesByHost } from '../../../src/protocol/rpc.ts';
 import type { SwitchPort } from '../../../src/protocol/vm.ts';
 
 /** What the test asks of the process that plays a host's agent. All values pass structured cloning. */
@@ -33,8 +33,8 @@ export interface ArmParams {
 export interface HostCalls {
   /** Puts the gate on the taps of the VMs. */
   arm: { params: ArmParams; result: { ports: ArmedPort[] } };
-  probe: { params: { targets: readonly MarkerTarget[] }; result: { tap: string; host: string }[] };
-  listen: { params: { sources: readonly MarkerSource[] }; result: { missing: MarkerSource[] } };
+  probe: { params: { targets: NamesByHost }; result: NamesByHost };
+  listen: { params: { sources: NamesByHost }; result: { missing: MarkerSource[] } };
   cut: { params: { atNs: bigint }; result: { stops: Stop[] } };
   /** Waits until nothing is in flight towards this host's VMs. */
   drain: { params: null; result: null };
