@@ -220,7 +220,7 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
     for (const step of ['loading', 'resume'] as const) {
       it(`killed at "${step}" of a part that came from another host, an agent leaves none that stands`, async () => {
         const own = join(hostPath(lab, 'h1', storePath), stored);
-        const copy = join(dirname(own), copyName(stored, (await manifestSha256(lab, 'h1', stored))!));
+        const copy = join(dirname(own), copyName(stored, (await manifestSha256(lab, 'h1', stored))));
         // Known by its checksum, as one that was copied here.
         const agents = await restoreTo(step, () => rename(own, copy));
         try {
