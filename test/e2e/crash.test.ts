@@ -1,5 +1,6 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
+import { existsSync } from 'node:fs';
 import { mkdir, rename, rm, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -220,16 +221,15 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
     for (const step of ['loading', 'resume'] as const) {
       it(`killed at "${step}" of a part that came from another host, an agent leaves none that stands`, async () => {
         const own = join(hostPath(lab, 'h1', storePath), stored);
-        const copy = join(dirname(own), copyName(stored, (await manifestSha256(lab, 'h1', stored))));
-        // Known by its checksum, as one that was copied here.
-        const agents = await restoreTo(step, () => rename(own, copy));
+        const copy = join(dirname(own), copyName(stored, await manifestSha256(lab, 'h1', stored)));
         try {
-          for (const pid of agents) process.kill(pid, 'SIGKILL');
+          // Known by its checksum, as one that was copied here.
+          for (const pid of await restoreTo(step, () => rename(own, copy))) process.kill(pid, 'SIGKILL');
           expect(await untilSettled(lab, boundMs)).toBeLessThan(boundMs);
           if (step === 'loading') await untilCount(lab, 'h1', 'qemu', 0);
           expect((await runStates(lab)).filter((state) => !/^(running|gone)$/.test(state))).toEqual([]);
         } finally {
-          await rename(copy, own);
+          if (existsSync(copy)) await rename(copy, own);
         }
         await expectRestorable();
       });
