@@ -23,6 +23,7 @@ import { compressZstd, decompressZstd } from '../../src/native/zstd-stream.ts';
 import { SnapshotStore } from '../../src/store/snapshot-directory.ts';
 import type { StoredImage } from '../../src/store/stored-disks.ts';
 import { collectImages, disksOf } from '../../src/vmm/disks/collect.ts';
+import { imageName, partialSuffix } from '../../src/vmm/disks/disk-directory.ts';
 import { readIdentity } from '../../src/vmm/disks/image-identity.ts';
 import { sampleId, sealSamplePart } from './sample-part.ts';
 
@@ -224,6 +225,16 @@ describe('what leaves no image in the store', () => {
     for (const name of ['images/3', 'images/../../x', 'images/00', 'images'])
       await expectRefusal([...entries, [name, Buffer.from('x')]], /should not, or twice/);
     await expectRefusal(await changed('images/0', (content) => content.subarray(512)), /bytes instead of/);
+  });
+
+  it('is what a receiver that was killed has left', async () => {
+    const killed = { pid: process.pid, startTicks: 1n };
+    const path = join(target.pathOf('disks'), imageName('a', killed, 'abcdef012345', 'raw'));
+    await mkdir(target.pathOf('disks'), { recursive: true });
+    await writeFile(`${path}${partialSuffix}`, 'the beginning of an image');
+    await writeFile(path, 'an image that no part names', { mode: 0o400 });
+    expect(await collectImages(disksOf(target), target)).toHaveLength(2);
+    expect(await inDisks()).toEqual([]);
   });
 
   it('is a list of other images', async () => {

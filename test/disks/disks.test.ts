@@ -114,7 +114,7 @@ const kinds: { name: string; disks: number; images: string[][]; args: string[] }
   },
 ];
 
-describe('a VM with disks', { timeout: 60_000 }, () => {
+describe('a VM with disks', { timeout: 120_000 }, () => {
   for (const { name, disks, images, args } of kinds) {
     it(`${name} finds after a restore what it had written, and nothing later`, async () => {
       for (const image of images) host.qemuImg(...image);

@@ -84,7 +84,7 @@ const kinds: { name: string; disks: number; images: string[][]; args: string[] }
   },
 ];
 
-describe('a VM whose disks came from another store', { timeout: 90_000 }, () => {
+describe('a VM whose disks came from another store', { timeout: 120_000 }, () => {
   for (const { name, disks, images, args } of kinds) {
     it(`${name} finds what it had written, where nothing of the origin is left`, async () => {
       for (const image of images) host.qemuImg(...image);
