@@ -126,7 +126,7 @@ async function allOf<const T extends readonly Promise<unknown>[]>(
   const results = await Promise.allSettled(works);
   const failure = results.find((result) => result.status === 'rejected');
   if (failure !== undefined) throw failure.reason;
-  return Promise.all(works) as Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }>;
+  return Promise.all(works);
 }
 
 async function watchNetwork(
