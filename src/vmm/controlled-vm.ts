@@ -205,7 +205,11 @@ export class ControlledVm {
     // First what throws if the connection is gone. The event is awaited before the command is written.
     const prepared = this.qmp.prepare(command);
     const event = this.qmp.waitEvent(eventName, { timeoutMs });
-    return { bytes: prepared.bytes, letsGo: this.#held?.native ?? null, happened: this.#instantOf(command, prepared, event) };
+    return {
+      bytes: prepared.bytes,
+      letsGo: this.#held?.native ?? null,
+      happened: this.#instantOf(command, prepared, event),
+    };
   }
 
   async #instantOf(

@@ -50,7 +50,8 @@ export function noMethod(reason: string): Record<SaveMethod, string | null> {
   return Object.fromEntries(options.map((method) => [method, reason])) as Record<SaveMethod, string>;
 }
 
-const automatic: readonly SaveMethod[] = ['fork', 'background', 'precopy', 'shared', 'stop-copy'];
+/** Without background, whose pause was not measured against the others' (docs/decisions/0015). */
+const automatic: readonly SaveMethod[] = ['fork', 'precopy', 'shared', 'stop-copy'];
 
 /** The method for a VM: the chosen one, or for auto the first that works, the shortest pause first. */
 export function chooseMethod(

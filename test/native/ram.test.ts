@@ -41,6 +41,14 @@ async function flipBit(offset: number): Promise<void> {
   await handle.close();
 }
 
+/** What a process alone has of the mapping that begins at an address. */
+async function ownBytes(pid: number, address: bigint): Promise<number> {
+  const mappings = (await readFile(`/proc/${pid}/smaps`, 'utf8')).split(/^(?=[0-9a-f]+-)/m);
+  const mapping = mappings.find((one) => one.startsWith(`${address.toString(16)}-`));
+  if (mapping === undefined) throw new Error(`nothing is mapped at ${address.toString(16)}`);
+  return Number(/^Private_Dirty: +(\d+) kB$/m.exec(mapping)![1]) * 1024;
+}
+
 describe('saving the RAM of a QEMU', () => {
   test('of a stopped one writes what a direct read gives, with holes for zero pages', async () => {
     const ram = await qemu.block('pc.ram');
@@ -84,6 +92,17 @@ describe('saving the RAM of a QEMU', () => {
       ok: true,
       firstBadChunk: null,
     });
+  });
+
+  test('of a forked child leaves the pages shared with the process that it was forked from', async () => {
+    await qemu.qmp.execute('stop');
+    const ram = await qemu.block('pc.ram');
+    writeMemory({ pid: qemu.pid, address: ram.address + (16n << 20n), bytes: Buffer.alloc(16 << 20, 'x') });
+    const { childPid } = await forkMemory({ pid: qemu.pid, regions: [ram], timeoutMs: 5000 });
+    const before = await ownBytes(childPid, ram.address);
+    await saveRam({ pid: childPid, forked: true, regions: [{ ...ram, fileOffset: 0 }], file });
+    expect(await ownBytes(childPid, ram.address)).toBe(before);
+    await release(childPid);
   });
 
   test('puts several regions at their places, and into a descriptor whose file had other content', async () => {

@@ -62,6 +62,24 @@ describe('a VM that was saved and killed', () => {
   });
 });
 
+describe('a VM that its owner has paused', () => {
+  test('is not saved by method background, after which QEMU would run it', async () => {
+    const vm = await start(plain, { prepare: ({ qmp }) => qmp.execute('stop') });
+    expect(vm.vm.vm.methods).toMatchObject({
+      fork: null,
+      background: expect.stringMatching(/is paused/) as string,
+    });
+  });
+});
+
+describe('a VM that is kept by method background', () => {
+  test('stands still until it is let go, and then runs', async () => {
+    const vm = await start(plain);
+    expect(await vm.letGo('background')).toEqual({ resumedBefore: false, resumedAfter: true });
+    await vm.countsOn();
+  });
+});
+
 describe('a snapshot that is given up', () => {
   test.each(cases)('leaves the VM running and fit for the next: method %s, %s', async (method, _, args) => {
     const vm = await start(args);

@@ -118,6 +118,23 @@ export class SavedVm {
     return { then, count, parts };
   }
 
+  /** Keeps it and lets go of it, without a word from us to go on. @returns whether QEMU resumed it before and after */
+  async letGo(method: SaveMethod): Promise<{ resumedBefore: boolean; resumedAfter: boolean }> {
+    const store = new SnapshotStore(this.#root);
+    const directory = await store.create(`20261122T000000Z-00000${this.#snapshots++}`);
+    await this.#vm.prepareSave(method, { directory: directory.path, maxBytesPerSecond: 0 }, disksOf(store));
+    await this.#vm.qmp.execute('stop');
+    let resumed = false;
+    const ignore = this.#vm.qmp.onEvent(({ name }) => (resumed ||= name === 'RESUME'));
+    const kept = await this.#vm.keep();
+    const resumedBefore = resumed;
+    kept.ram.held?.end();
+    await this.#vm.releaseRam();
+    ignore();
+    await directory.discard();
+    return { resumedBefore, resumedAfter: resumed };
+  }
+
   /** Keeps it as for a snapshot that is then given up: at once, or when it has stopped and been kept. */
   async giveUp(method: SaveMethod, when: 'armed' | 'kept'): Promise<void> {
     const store = new SnapshotStore(this.#root);

@@ -15,7 +15,8 @@ export async function keeperByFork({ pid, layout }: SaveTarget): Promise<RamKeep
       const { childPid, stoppedNs } = await prepared.fork();
       return {
         forkNs: stoppedNs,
-        write: (block, file, options) => writeBlock({ pid: childPid, forked: true }, block, file, options, true),
+        write: (block, file, options) =>
+          writeBlock({ pid: childPid, forked: true }, block, file, options, true),
       };
     },
     close: () => (released ??= prepared.release()),
