@@ -23,12 +23,12 @@ vms:
   - { name: a, host: h1, memoryMiB: 96, cpus: 2, nics: [{ queues: $queues }], probe: { udpIntervalMs: 5 } }
   - { name: b, host: h1, memoryMiB: 96, cpus: 2, nics: [{ queues: $queues }], probe: { udpIntervalMs: 5 } }
 END
-  node dist/cli/main.js lab up "$file" >/dev/null 2>&1
+  node dist/cli/main.js lab up "$file" >/dev/null
   sleep "$seconds"
   for vm in a b; do
     report=$(grep -a '"t":"report".*]}' "/var/lib/staghorn/lab/$lab/hosts/h1/run/staghorn-lab/$vm.serial" | tail -n 1)
     counts=$(echo "$report" | grep -o '"\(received\|lost\|duplicated\|reordered\|tcpRetransmissions\)":[0-9]*' | tr -d '"' | tr '\n' ' ')
     echo "queues: $queues, VM $vm: $counts(load $(cut -d ' ' -f 1 /proc/loadavg))"
   done
-  node dist/cli/main.js lab down "$lab" >/dev/null 2>&1
+  node dist/cli/main.js lab down "$lab" >/dev/null
 done
