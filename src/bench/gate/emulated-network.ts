@@ -141,6 +141,8 @@ async function bringUpHost(namespace: BenchNamespace, own: OpenVSwitch, place: n
   await run(['ip', 'address', 'add', `${here.address}/24`, 'dev', 'br-underlay']);
   await run(['ip', 'link', 'set', 'br-underlay', 'up']);
   await own.appctl('tnl/neigh/set', 'br-underlay', there.address, there.mac);
+  // The switch has taken note of the address by now: it does that after it has answered a command.
+  await own.appctl('ovs/route/add', `${here.address}/24`, 'br-underlay');
   const drops = () => namespace.drops(own.log);
   return { namespace, taps, switchedDevices: [namespace.ifindex('underlay')], drops };
 }

@@ -71,7 +71,9 @@ export class OpenVSwitch {
     await this.vsctl('--no-wait', 'init');
     const log = `--log-file=${this.log}`;
     const place = [`unix:${this.#path('db.sock')}`, `--unixctl=${this.#path('vswitchd.ctl')}`, log];
-    this.#spawn(['nice', '-n', niceness, 'ovs-vswitchd', ...place, '--disable-system', ...quiet]);
+    // Told their routes, tunnels lose nothing when a tap's reader comes or goes (docs/lab.md).
+    const system = ['--disable-system', '--disable-system-route'];
+    this.#spawn(['nice', '-n', niceness, 'ovs-vswitchd', ...place, ...system, ...quiet]);
     await this.#appears('vswitchd.ctl', signal);
     // Each error counts: without this it notes a few a minute.
     await this.appctl('vlog/disable-rate-limit', 'netdev_linux');

@@ -153,8 +153,9 @@ export class CaseNetwork {
   async #openTunnels(made: Switch, host: number): Promise<void> {
     await this.#ip(host, `address add ${addressOf(host)}/24 dev br-underlay`);
     await this.#ip(host, 'link set br-underlay up');
-    while (!(await made.tell('ovs/route/show')).includes('dev br-underlay')) await sleep(5);
     await made.tell('tnl/neigh/aging', '3600');
+    // The switch has taken note of the address by now: it does that after it has answered a command.
+    await made.tell('ovs/route/add', `${addressOf(host)}/24`, 'br-underlay');
     for (const peer of this.namespaces.keys()) {
       if (peer !== host) await made.tell('tnl/neigh/set', 'br-underlay', addressOf(peer), macOf(peer));
     }

@@ -78,7 +78,9 @@ export class Switch {
     await run('ovs-vsctl', [`--db=unix:${this.#path('db.sock')}`, '--no-wait', 'init']);
     const log = `--log-file=${this.#path('vswitchd.log')}`;
     const database = `unix:${this.#path('db.sock')}`;
-    const daemon = this.#spawn('ovs-vswitchd', [database, '--disable-system', '--pidfile', log, ...quiet]);
+    // Told their routes, tunnels lose nothing when a tap's reader comes or goes (docs/lab.md).
+    const system = ['--disable-system', '--disable-system-route'];
+    const daemon = this.#spawn('ovs-vswitchd', [database, ...system, '--pidfile', log, ...quiet]);
     await this.#exists(`ovs-vswitchd.${daemon.pid}.ctl`);
   }
 
