@@ -63,7 +63,9 @@ export class StateError extends StaghornError {
   }
 }
 
-/** @throws StateError */
+/** @throws StateError; StaghornError 'cut-too-late' for a recall of a cut that has begun */
 export function requireState(call: SessionCall, state: SessionState): void {
+  if (call === 'recall' && (state === 'stopping' || state === 'stopped'))
+    throw new StaghornError('cut-too-late', 'this host had begun the cut when it was recalled');
   if (!allowedIn[call].includes(state)) throw new StateError(call, state);
 }

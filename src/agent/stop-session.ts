@@ -121,7 +121,7 @@ export class StopSession {
     return { accepted };
   }
 
-  /** @throws StateError if the cut has begun */
+  /** @throws StaghornError 'cut-too-late' if the cut has begun */
   recall(): void {
     requireState('recall', this.#state);
     this.#schedule.recall();

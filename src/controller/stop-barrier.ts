@@ -24,6 +24,8 @@ export interface StopBarrierOptions {
   } | null;
   readonly hosts: readonly BarrierHost[];
   readonly externalFrames: ExternalFrames;
+  /** Cuts that were planned in vain before: this one is planned further ahead. */
+  readonly cutsInVain?: number;
   readonly report: (progress: Progress) => void;
 }
 
@@ -71,6 +73,7 @@ export class StopBarrier extends AgentBarrier {
   constructor(options: StopBarrierOptions) {
     super(options.hosts, options.report);
     this.#options = options;
+    this.#attempt = options.cutsInVain ?? 0;
   }
 
   /** Whether a host may have sealed its part. */

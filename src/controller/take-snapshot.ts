@@ -1,12 +1,17 @@
+import { asStaghornError } from '../errors/index.ts';
 import type { Snapshot, SnapshotInput } from '../protocol/resources.ts';
+import type { BarrierHost } from './agent-barrier.ts';
 import { snapshotProcedure } from './barrier/procedures.ts';
 import type { Catalog } from './catalog.ts';
 import type { Experiments } from './experiments.ts';
 import type { OperationContext } from './operations.ts';
 import { describeSnapshot, type SnapshotHead } from './snapshot-report.ts';
-import { StopBarrier } from './stop-barrier.ts';
+import { StopBarrier, type StopBarrierResults } from './stop-barrier.ts';
 
 const removeTimeoutMs = 60_000;
+/** How often a cut that comes too late is made, and by how many attempts further ahead each is planned. */
+const barriersMax = 3;
+const attemptsPlannedFurther = 2;
 
 export interface SnapshotTools {
   readonly experiments: Experiments;
@@ -15,25 +20,16 @@ export interface SnapshotTools {
 
 /** Takes a snapshot from beginning to end. It is catalogued as sealed, or nothing of it is left. */
 export async function takeSnapshot(
-  { experiments, catalog }: SnapshotTools,
+  tools: SnapshotTools,
   head: SnapshotHead,
   input: SnapshotInput,
-  { signal, report }: OperationContext,
+  context: OperationContext,
 ): Promise<Snapshot> {
+  const { experiments, catalog } = tools;
   catalog.putSnapshot({ snapshot: unfinished(head), manifests: {} });
-  let barrier: StopBarrier | undefined;
+  const barriers: StopBarrier[] = [];
   try {
-    report({ step: 'connect', message: 'connecting to the hosts' });
-    const hosts = await experiments.connect(head.experiment);
-    barrier = new StopBarrier({
-      experiment: head.experiment,
-      snapshot: { id: head.id, createdAt: head.createdAt, parent: head.parent, input },
-      hosts,
-      externalFrames: experiments.externalFramesOf(head.experiment),
-      report,
-    });
-    await barrier.carryThrough(snapshotProcedure, signal);
-    const { results } = barrier;
+    const { hosts, results } = await carryBarrierThrough(experiments, { head, input, barriers }, context);
     const snapshot = describeSnapshot(head, hosts, results);
     const manifests = Object.fromEntries(
       [...results.commit].map(([host, sealed]) => [host, sealed.manifestSha256]),
@@ -41,11 +37,45 @@ export async function takeSnapshot(
     catalog.sealSnapshot({ snapshot, manifests });
     return snapshot;
   } catch (error) {
-    const left = barrier?.maySealed === true && !(await removeParts(experiments, head));
+    const maySealed = barriers.some((barrier) => barrier.maySealed);
+    const left = maySealed && !(await removeParts(experiments, head));
     // What could not be removed stays listed, so that somebody can delete it when the host is back.
     if (left) catalog.putSnapshot({ snapshot: { ...unfinished(head), state: 'failed' }, manifests: {} });
     else catalog.removeSnapshot(head.id);
     throw error;
+  }
+}
+
+interface Taking {
+  readonly head: SnapshotHead;
+  readonly input: SnapshotInput;
+  /** All that were begun. */
+  readonly barriers: StopBarrier[];
+}
+
+/** A cut that came too late for a host has kept nothing: all VMs run again, and it is made anew, planned further ahead. */
+async function carryBarrierThrough(
+  experiments: Experiments,
+  { head, input, barriers }: Taking,
+  { signal, report }: OperationContext,
+): Promise<{ hosts: readonly BarrierHost[]; results: StopBarrierResults }> {
+  report({ step: 'connect', message: 'connecting to the hosts' });
+  const hosts = await experiments.connect(head.experiment);
+  const externalFrames = experiments.externalFramesOf(head.experiment);
+  const snapshot = { id: head.id, createdAt: head.createdAt, parent: head.parent, input };
+  for (;;) {
+    const cutsInVain = barriers.length * attemptsPlannedFurther;
+    const options = { experiment: head.experiment, snapshot, hosts, externalFrames, cutsInVain, report };
+    const barrier = new StopBarrier(options);
+    barriers.push(barrier);
+    try {
+      await barrier.carryThrough(snapshotProcedure, signal);
+      return { hosts, results: barrier.results };
+    } catch (error) {
+      const { code } = asStaghornError(error);
+      if (code !== 'cut-too-late' || barriers.length === barriersMax || signal.aborted) throw error;
+      report({ step: 'connect', message: 'the cut came too late for a host; it is planned anew' });
+    }
   }
 }
 
