@@ -9,7 +9,7 @@ import { makePersistentTap, openTap } from '../native/tap.ts';
 import { plugPort, readSwitchPorts } from '../network/switches/ports.ts';
 import type { Nic } from '../protocol/vm.ts';
 import type { HostManifest } from '../store/manifest.ts';
-import { restoreSwitches } from './switch-restore.ts';
+import { restoreSwitches, type RestoreSwitchesOptions } from './switch-restore.ts';
 
 const backlogPollMs = 2;
 const backlogBoundMs = 2_000;
@@ -30,12 +30,18 @@ export async function restoreNetwork(
   const nics = manifest.vms.flatMap(({ nics }) => nics);
   const made = new Set(nics.filter(ensureTap).map(({ tap }) => tap));
   await Promise.all(nics.map((nic) => plugWhenFree(nic, signal)));
-  const warnings =
-    manifest.switches === null
-      ? await plugPorts(nics, signal)
-      : await restoreSwitches(manifest.switches, { directory, madeTaps: made, signal });
+  const warnings = await restorePorts(manifest, { directory, madeTaps: made, signal });
   await waitForEmptyQdiscs(new Set(nics.map(({ tap }) => tap)), signal);
   return warnings;
+}
+
+/** The same around taps that are there, and whose VMs have them open. @returns what is not as it was, in words */
+export function restorePorts(
+  { vms, switches }: HostManifest,
+  options: RestoreSwitchesOptions,
+): Promise<string[]> {
+  const nics = vms.flatMap((vm) => vm.nics);
+  return switches === null ? plugPorts(nics, options.signal) : restoreSwitches(switches, options);
 }
 
 /** What a manifest of version 1 has of the switches. */

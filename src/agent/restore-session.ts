@@ -13,10 +13,11 @@ import type { Intent, IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
 import { unplugTaps } from './orphan-taps.ts';
-import { restoreNetwork } from './restore-network.ts';
+import { VmReset } from './reset-vms.ts';
+import { restoreNetwork, restorePorts } from './restore-network.ts';
 import { restoreMacTables } from './switch-restore.ts';
 import { readStoredFrames } from './stored-frames.ts';
-import { openRestoredGroup, startVms, type StartedVm } from './restored-vms.ts';
+import { openRestoredGroup, startVms, type RestoredTime, type StartedVm } from './restored-vms.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SessionReports } from './stop-session.ts';
 import type { VmGroup } from './vm-group.ts';
@@ -102,37 +103,15 @@ export class RestoreSession {
   }
 
   async #prepare(elapsedNs: bigint): Promise<AgentResult<'restorePrepare'>> {
-    const { manifest, directory, running, verified, params, runDirectory, whole, disks } = this.#parts;
-    const { signal } = this.#work;
+    const { manifest, directory, verified, params } = this.#parts;
     const taps = new Set(this.#taps);
     const frames = await readStoredFrames(directory, manifest, params.placement);
     this.#frames = frames.filter(({ port }) => taps.has(port));
     this.#touched = true;
-    await Promise.all(running.map((vm) => terminateVm(vm)));
-    await this.#writeIntent('loading');
-    this.#warnings.push(...(await restoreNetwork(manifest, directory, signal)));
     const startedAtMs = performance.now();
-    this.#started = await startVms({
-      manifest,
-      directory,
-      runDirectory,
-      clock: { mode: params.clock, elapsedNs },
-      disks,
-      signal,
-      onStarted: (vms) => (this.#started = vms),
-    });
-    const taught = whole ? restoreMacTables(manifest.switches, signal) : Promise.resolve([]);
-    taught.catch(() => undefined);
-    const group = await openRestoredGroup(this.#started, {
-      directory,
-      frameBufferBytes: params.frameBufferBytes,
-      beforeAttach: (opened) => {
-        this.#group = opened;
-        return this.#writeIntent('armed');
-      },
-    });
+    const clock = { mode: params.clock, elapsedNs };
+    const group = (await this.#reset(clock)) ?? (await this.#startAfresh(clock));
     await verified;
-    this.#warnings.push(...(await taught));
     this.#state = 'loaded';
     return {
       vms: group.vms.map(({ name }) => name),
@@ -142,6 +121,65 @@ export class RestoreSession {
         0n,
       ),
     };
+  }
+
+  /** @returns null if VMs have to be started again; whatever was done to them before does not matter then */
+  async #reset(clock: RestoredTime): Promise<VmGroup | null> {
+    const { manifest, directory, params, log } = this.#parts;
+    const { signal } = this.#work;
+    try {
+      const reset = await VmReset.plan({ ...this.#loadOptions(clock), running: this.#parts.running });
+      if (reset === null) return null;
+      await this.#writeIntent('loading');
+      this.#started = reset.started;
+      const [group, warnings] = await Promise.all([
+        reset.run(),
+        restorePorts(manifest, { directory, madeTaps: new Set(), signal }),
+      ]);
+      this.#warnings.push(...warnings, ...(await this.#teachSwitches()));
+      return group;
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn(
+        { barrier: params.barrier },
+        `VMs were not put back in place, they are started again: ${messageOf(error)}`,
+      );
+      await this.#group?.close();
+      this.#group = undefined;
+      return null;
+    }
+  }
+
+  async #startAfresh(clock: RestoredTime): Promise<VmGroup> {
+    const { manifest, directory, running, disks } = this.#parts;
+    await Promise.all(running.map((vm) => terminateVm(vm)));
+    this.#started = [];
+    await this.#writeIntent('loading');
+    this.#warnings.push(...(await restoreNetwork(manifest, directory, this.#work.signal)));
+    const options = this.#loadOptions(clock);
+    this.#started = await startVms({ ...options, disks, onStarted: (vms) => (this.#started = vms) });
+    const taught = this.#teachSwitches();
+    taught.catch(() => undefined);
+    const group = await openRestoredGroup(this.#started, options);
+    this.#warnings.push(...(await taught));
+    return group;
+  }
+
+  #loadOptions(clock: RestoredTime) {
+    const { manifest, directory, runDirectory, params } = this.#parts;
+    return {
+      ...{ manifest, directory, runDirectory, clock, signal: this.#work.signal },
+      frameBufferBytes: params.frameBufferBytes,
+      beforeAttach: (opened: VmGroup) => {
+        this.#group = opened;
+        return this.#writeIntent('armed');
+      },
+    };
+  }
+
+  #teachSwitches(): Promise<string[]> {
+    const { whole, manifest } = this.#parts;
+    return whole ? restoreMacTables(manifest.switches, this.#work.signal) : Promise.resolve([]);
   }
 
   /**

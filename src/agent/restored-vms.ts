@@ -30,7 +30,7 @@ export interface RestoredTime {
   readonly elapsedNs: bigint;
 }
 
-interface StartOptions {
+export interface StartOptions {
   readonly manifest: HostManifest;
   readonly directory: string;
   readonly runDirectory: string;
@@ -48,7 +48,7 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
   const started: StartedVm[] = [];
   const results = await Promise.allSettled(
     manifest.vms.map(async (stored) => {
-      const clocks = planClockShift(clock.mode, { elapsedNs: clock.elapsedNs, hiddenNs: stored.hiddenNs });
+      const clocks = clocksOf(stored, clock);
       const environment = hiddenTimeEnvironment(hiddenAfter(stored, clock));
       const state = readFile(join(directory, stored.state.file));
       state.catch(() => undefined);
@@ -68,10 +68,13 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
   return started;
 }
 
-const hiddenAfter = ({ hiddenNs }: StoredVm, { mode, elapsedNs }: RestoredTime) =>
+export const clocksOf = ({ hiddenNs }: StoredVm, { mode, elapsedNs }: RestoredTime): ClockShift =>
+  planClockShift(mode, { elapsedNs, hiddenNs });
+
+export const hiddenAfter = ({ hiddenNs }: StoredVm, { mode, elapsedNs }: RestoredTime) =>
   mode === 'hidden' ? hiddenNs + elapsedNs : 0n;
 
-async function launchSpec(
+export async function launchSpec(
   stored: StoredVm,
   { directory, runDirectory, signal }: Pick<StartOptions, 'directory' | 'runDirectory' | 'signal'>,
 ): Promise<LaunchSpec> {
@@ -96,7 +99,7 @@ async function launchSpec(
   };
 }
 
-interface OpenOptions {
+export interface OpenOptions {
   readonly directory: string;
   readonly frameBufferBytes: number;
   /** Called before the gate is on any port. */
@@ -139,7 +142,7 @@ export async function openRestoredGroup(
 }
 
 /** Memory that is neither main memory nor in the device state goes straight into the paused QEMU. */
-async function putBackBlocks(stored: StoredVm, vm: ControlledVm, directory: string): Promise<void> {
+export async function putBackBlocks(stored: StoredVm, vm: ControlledVm, directory: string): Promise<void> {
   for (const block of stored.blocks) {
     const target = vm.layout.others.find(({ name }) => name === block.name);
     if (target === undefined || target.length !== block.bytes) {
