@@ -13,7 +13,15 @@ const headerBytes = 104;
 /** Two entries of L1: the disk's, and the state's. */
 const l1Entries = 2;
 
-const cluster = { refcounts: 1, refcountBlock: 2, l1: 3, snapshots: 4, snapshotL1: 5, l2: 6, state: 7 } as const;
+const cluster = {
+  refcounts: 1,
+  refcountBlock: 2,
+  l1: 3,
+  snapshots: 4,
+  snapshotL1: 5,
+  l2: 6,
+  state: 7,
+} as const;
 const offsetOf = (index: number) => BigInt(index) << BigInt(clusterBits);
 
 /** @throws RangeError for a state of more than 512 MiB */

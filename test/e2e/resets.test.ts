@@ -21,8 +21,8 @@ management: 198.18.132.0/24
 underlay: 198.18.133.0/24
 hosts: [{ name: h1 }, { name: h2 }]
 vms:
-  - { name: a, host: h1, memoryMiB: 96 }
-  - { name: b, host: h2, memoryMiB: 96 }
+  - { name: a, host: h1, memoryMiB: 128, nics: [{ model: e1000 }] }
+  - { name: b, host: h2, memoryMiB: 128, nics: [{ model: e1000 }] }
 `),
     );
     bench = await Bench.start(lab);
@@ -119,7 +119,7 @@ async function differingChunks(pid: number, outside: (path: string) => string): 
     const [own, stored] = [Buffer.alloc(chunkBytes), Buffer.alloc(chunkBytes)];
     const differing: number[] = [];
     for (let at = 0; BigInt(at) < end! - start!; at += chunkBytes) {
-      await memory.read(own, 0, chunkBytes, start! + BigInt(at));
+      await memory.read(own, 0, chunkBytes, Number(start!) + at);
       await image.read(stored, 0, chunkBytes, at);
       if (!own.equals(stored)) differing.push(at / chunkBytes);
     }
