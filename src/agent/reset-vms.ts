@@ -30,6 +30,7 @@ interface Target {
   readonly process: QemuProcess;
   readonly stored: StoredVm;
   readonly spec: LaunchSpec;
+  readonly state: Buffer;
 }
 
 export interface ResetOptions extends Omit<StartOptions, 'disks' | 'onStarted'>, OpenOptions {
@@ -62,7 +63,7 @@ export class VmReset {
     const vms = opened.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
     try {
       const fits = await Promise.all(
-        targets.map(({ stored, spec }, index) => vms[index] && canBeReset(vms[index], stored, spec)),
+        targets.map((target, index) => vms[index] && canBeReset(vms[index], target)),
       );
       if (vms.length === targets.length && fits.every((fit) => fit === true))
         return new VmReset(options, targets, vms);
@@ -108,16 +109,14 @@ export class VmReset {
     }
   }
 
-  async #putBack(vm: ControlledVm, { stored, spec }: Target): Promise<void> {
+  async #putBack(vm: ControlledVm, { stored, spec, state }: Target): Promise<void> {
     const { directory, clock, signal } = this.#options;
     const { pid } = vm.process;
-    const state = readFile(join(directory, stored.state.file));
-    state.catch(() => undefined);
     if (!setHiddenNs(pid, hiddenAfter(stored, clock)))
       throw new StaghornError('vm-unfit', `VM ${vm.name} has no room for the time that is hidden from it`);
     const { address, length } = vm.layout.main;
     await resetRam({ pid, address, length, file: spec.ramFile }, signal);
-    const shifted = shiftClocks(await state, clocksOf(stored, clock), vm.process.options);
+    const shifted = shiftClocks(state, clocksOf(stored, clock), vm.process.options);
     await loadInPlace(vm.name, vm.qmp, shifted);
     await putBackBlocks(stored, vm, directory);
   }
@@ -131,7 +130,12 @@ async function findTargets(options: ResetOptions): Promise<Target[] | null> {
     const process = running.find(({ name }) => name === stored.name);
     const spec = await launchSpec(stored, options);
     if (process === undefined || !isWhatWouldBeStarted(process, stored, spec)) return null;
-    targets.push({ process, stored, spec });
+    targets.push({
+      process,
+      stored,
+      spec,
+      state: await readFile(join(options.directory, stored.state.file)),
+    });
   }
   return targets;
 }

@@ -132,12 +132,15 @@ export class RestoreSession {
       if (reset === null) return null;
       await this.#writeIntent('loading');
       this.#started = reset.started;
-      const [group, warnings] = await Promise.all([
+      // Neither may work on when the other has failed and QEMUs are ended.
+      const [group, ports] = await Promise.allSettled([
         reset.run(),
         restorePorts(manifest, { directory, madeTaps: new Set(), signal }),
       ]);
-      this.#warnings.push(...warnings, ...(await this.#teachSwitches()));
-      return group;
+      if (group.status === 'rejected') throw group.reason;
+      if (ports.status === 'rejected') throw ports.reason;
+      this.#warnings.push(...ports.value, ...(await this.#teachSwitches()));
+      return group.value;
     } catch (error) {
       signal.throwIfAborted();
       log.warn(

@@ -2,6 +2,7 @@ import { writeSync } from 'node:fs';
 
 import { closeDescriptor, createMemfd, sendDescriptor } from '../native/descriptors.ts';
 import { QmpError, type QmpClient } from '../qmp/index.ts';
+import { withoutAnnouncements } from './announcements.ts';
 import { vmError } from './connect-qmp.ts';
 import { stateTag, vmStateImage } from './vm-state-image.ts';
 
@@ -12,14 +13,14 @@ const loadBoundMs = 60_000;
 /**
  * Resets the devices of a stopped QEMU and loads a device state into them; it stays stopped. The RAM must be in place
  * before: virtio devices look at their rings when they load. (QEMU migration/savevm.c, load_snapshot. Its
- * xen-load-devices-state neither resets the devices nor survives its own end: docs/decisions/0022.)
+ * xen-load-devices-state neither resets the devices nor survives its own end: docs/decisions/0023.)
  * @throws StaghornError 'vm-failed'; what the VM then holds is neither the one state nor the other
  */
 export async function loadInPlace(name: string, qmp: QmpClient, state: Buffer): Promise<void> {
   try {
     // A network that hears announcements would know (as in launch.ts).
     await qmp.execute('migrate-set-parameters', { 'announce-rounds': 0 });
-    const fdset = await handOver(qmp, vmStateImage(state));
+    const fdset = await handOver(qmp, vmStateImage(withoutAnnouncements(state)));
     try {
       await qmp.execute('blockdev-add', {
         driver: 'qcow2',

@@ -2,6 +2,7 @@ import { readFile, stat } from 'node:fs/promises';
 
 import type { QmpClient } from '../qmp/index.ts';
 import type { StoredVm } from '../store/manifest.ts';
+import { silencedNics } from './announcements.ts';
 import { all, formatCommandLine, parseParameters } from './command-line.ts';
 import type { ControlledVm } from './controlled-vm.ts';
 import { launchArguments, type LaunchSpec } from './launch.ts';
@@ -14,13 +15,9 @@ export function isWhatWouldBeStarted(process: QemuProcess, stored: StoredVm, spe
   const loads = all(process.options, 'device').some((value) =>
     ['loader', 'guest-loader'].includes(parseParameters(value, 'driver').get('driver') ?? ''),
   );
-  // Told not to announce itself, a virtio-net device has freed the timer that its reset stops: QEMU 7.2 crashes then
-  // (hw/net/virtio-net.c, virtio_net_post_load_device and virtio_net_reset).
-  const announces = all(process.options, 'device').some((value) => value.startsWith('virtio-net'));
   return (
     simple &&
     !loads &&
-    !announces &&
     process.exe === spec.exe &&
     process.uid === spec.uid &&
     process.gid === spec.gid &&
@@ -29,13 +26,19 @@ export function isWhatWouldBeStarted(process: QemuProcess, stored: StoredVm, spe
 }
 
 /** Whether it can be put back as it stands: it maps the image, and nothing was plugged in or out since its start. */
-export async function canBeReset(vm: ControlledVm, stored: StoredVm, spec: LaunchSpec): Promise<boolean> {
+export async function canBeReset(
+  vm: ControlledVm,
+  { stored, spec, state }: { stored: StoredVm; spec: LaunchSpec; state: Buffer },
+): Promise<boolean> {
   const { nics, status } = vm.vm;
+  const virtioNics = nics.filter(({ model }) => model.startsWith('virtio-net')).length;
   const taps = (of: readonly { tap: string }[]) => JSON.stringify(of.map(({ tap }) => tap).sort());
   return (
     status === 'running' &&
     // vhost's kernel thread reads frames that nobody could take back.
     nics.every(({ vhost }) => !vhost) &&
+    // One that armed an announcement when it was loaded would take its QEMU along (announcements.ts).
+    silencedNics(state) === virtioNics &&
     taps(nics) === taps(stored.nics) &&
     (await pluggedDevices(vm.qmp)) === all(vm.process.options, 'device').length &&
     (await mapsPrivately(vm, spec))

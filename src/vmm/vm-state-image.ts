@@ -1,6 +1,6 @@
 /**
  * A device state as the VM state of an internal snapshot in a qcow2 image (QEMU docs/interop/qcow2.txt), the only
- * form that a running QEMU loads (docs/decisions/0022). The image has no guest data: it is nobody's disk.
+ * form that a running QEMU loads (docs/decisions/0023). The image has no guest data: it is nobody's disk.
  */
 export const stateTag = 'staghorn';
 

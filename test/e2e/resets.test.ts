@@ -22,7 +22,7 @@ underlay: 198.18.133.0/24
 hosts: [{ name: h1 }, { name: h2 }]
 vms:
   - { name: a, host: h1, memoryMiB: 128, nics: [{ model: e1000 }] }
-  - { name: b, host: h2, memoryMiB: 128, nics: [{ model: e1000 }] }
+  - { name: b, host: h2, memoryMiB: 128, nics: [{ model: virtio }] }
 `),
     );
     bench = await Bench.start(lab);
