@@ -7,13 +7,14 @@ import { readTapFrames, tapRingIsEmpty } from '../native/tap.ts';
 import { VmPorts } from '../network/vm-ports.ts';
 import type { StoredVm } from '../store/manifest.ts';
 import { shiftClocks } from '../vmm/clock-shift.ts';
+import { connectQmp } from '../vmm/connect-qmp.ts';
 import { ControlledVm } from '../vmm/controlled-vm.ts';
 import { setHiddenNs } from '../vmm/hidden-time.ts';
+import type { HostSurroundings } from '../vmm/inspect.ts';
 import type { LaunchSpec } from '../vmm/launch.ts';
 import { loadInPlace } from '../vmm/load-in-place.ts';
 import type { QemuProcess } from '../vmm/qemu-process.ts';
 import { canBeReset, isWhatWouldBeStarted } from '../vmm/reset-fit.ts';
-import { readSurroundings } from './host-inventory.ts';
 import {
   clocksOf,
   hiddenAfter,
@@ -35,6 +36,7 @@ interface Target {
 
 export interface ResetOptions extends Omit<StartOptions, 'disks' | 'onStarted'>, OpenOptions {
   readonly running: readonly QemuProcess[];
+  readonly surroundings: HostSurroundings;
 }
 
 /**
@@ -56,9 +58,13 @@ export class VmReset {
   static async plan(options: ResetOptions): Promise<VmReset | null> {
     const targets = await findTargets(options);
     if (targets === null) return null;
-    const surroundings = await readSurroundings();
+    const { surroundings, signal, kept } = options;
     const opened = await Promise.allSettled(
-      targets.map(({ process }) => ControlledVm.open(process, surroundings, options.signal)),
+      targets.map(async ({ process }) => {
+        const layout = kept.layouts.recall(process);
+        const connection = await connectQmp(process, signal);
+        return ControlledVm.overRestored(process, connection, surroundings, { resumes: true, layout });
+      }),
     );
     const vms = opened.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
     try {
@@ -87,13 +93,14 @@ export class VmReset {
    * @throws if any step fails; nothing of the group is left open, and its VMs are to be ended
    */
   async run(): Promise<VmGroup> {
-    const { frameBufferBytes, beforeAttach, signal } = this.#options;
+    const { frameBufferBytes, kept, beforeAttach, signal } = this.#options;
     let group: VmGroup | undefined;
     try {
       const ports = VmPorts.create({
         ports: VmGroup.portsOf(this.#vms),
         ringBytes: frameBufferBytes,
         hold: true,
+        spare: kept.gate,
       });
       group = new VmGroup(this.#vms, ports);
       await beforeAttach(group);

@@ -9,6 +9,7 @@ import { collectImages } from '../vmm/disks/collect.ts';
 import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { thisProcess } from '../vmm/process-identity.ts';
 import { terminateVm } from '../vmm/terminate.ts';
+import { switchedDevices, type HostNetwork } from './host-inventory.ts';
 import type { Intent, IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
@@ -17,7 +18,13 @@ import { VmReset } from './reset-vms.ts';
 import { restoreNetwork, restorePorts } from './restore-network.ts';
 import { restoreMacTables } from './switch-restore.ts';
 import { readStoredFrames } from './stored-frames.ts';
-import { openRestoredGroup, startVms, type RestoredTime, type StartedVm } from './restored-vms.ts';
+import {
+  openRestoredGroup,
+  startVms,
+  type KeptBetweenRestores,
+  type RestoredTime,
+  type StartedVm,
+} from './restored-vms.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SessionReports } from './stop-session.ts';
 import type { VmGroup } from './vm-group.ts';
@@ -37,8 +44,9 @@ export interface RestoreSessionParts {
   readonly runDirectory: string;
   readonly disks: DiskDirectory;
   readonly store: SnapshotStore;
-  /** What else is plugged into the host's switches, by ifindex: frames in flight may wait there. */
-  readonly switchedDevices: readonly number[];
+  /** As it was found by the check. */
+  readonly surroundings: HostNetwork;
+  readonly kept: KeptBetweenRestores;
   readonly journal: IntentJournal;
   readonly reports: SessionReports;
   readonly log: Logger;
@@ -128,7 +136,8 @@ export class RestoreSession {
     const { manifest, directory, params, log } = this.#parts;
     const { signal } = this.#work;
     try {
-      const reset = await VmReset.plan({ ...this.#loadOptions(clock), running: this.#parts.running });
+      const { running, surroundings } = this.#parts;
+      const reset = await VmReset.plan({ ...this.#loadOptions(clock), running, surroundings });
       if (reset === null) return null;
       await this.#writeIntent('loading');
       this.#started = reset.started;
@@ -169,9 +178,9 @@ export class RestoreSession {
   }
 
   #loadOptions(clock: RestoredTime) {
-    const { manifest, directory, runDirectory, params } = this.#parts;
+    const { manifest, directory, runDirectory, params, kept } = this.#parts;
     return {
-      ...{ manifest, directory, runDirectory, clock, signal: this.#work.signal },
+      ...{ manifest, directory, runDirectory, clock, kept, signal: this.#work.signal },
       frameBufferBytes: params.frameBufferBytes,
       beforeAttach: (opened: VmGroup) => {
         this.#group = opened;
@@ -192,7 +201,8 @@ export class RestoreSession {
   async flush(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'restoreDrain'>> {
     requireState('flush', this.#state);
     const { ports } = this.#requireGroup();
-    const { switchedDevices: watched } = this.#parts;
+    // What else is plugged into the host's switches: frames in flight may wait there.
+    const watched = switchedDevices(this.#parts.surroundings);
     const { waitedMs, discarded } = await ports.flush({ ...options, watched, signal: this.#work.signal });
     ports.preload(this.#frames);
     this.#state = 'stopped';

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 
 import { StaghornError } from '../errors/index.ts';
 import { writeMemory } from '../native/ram.ts';
+import type { SpareGate } from '../network/spare-gate.ts';
 import { VmPorts } from '../network/vm-ports.ts';
 import type { HostManifest, StoredRam, StoredVm } from '../store/manifest.ts';
 import { ramFileOf } from '../store/ram-image.ts';
@@ -14,7 +15,9 @@ import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { prepareDisks } from '../vmm/disks/restored-disks.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm, type LaunchSpec } from '../vmm/launch.ts';
 import { hiddenTimeEnvironment } from '../vmm/hidden-time.ts';
+import type { LayoutMemory } from '../vmm/layout-memory.ts';
 import { readSurroundings } from './host-inventory.ts';
+import type { IntactImages } from './intact-images.ts';
 import { VmGroup } from './vm-group.ts';
 
 export interface StartedVm {
@@ -99,9 +102,17 @@ export async function launchSpec(
   };
 }
 
+/** What a restore leaves for the next one, which saves making it again. */
+export interface KeptBetweenRestores {
+  readonly gate: SpareGate;
+  readonly layouts: LayoutMemory;
+  readonly intact: IntactImages;
+}
+
 export interface OpenOptions {
   readonly directory: string;
   readonly frameBufferBytes: number;
+  readonly kept: KeptBetweenRestores;
   /** Called before the gate is on any port. */
   readonly beforeAttach: (group: VmGroup) => Promise<void>;
 }
@@ -117,9 +128,11 @@ export async function openRestoredGroup(
   try {
     const results = await Promise.allSettled(
       started.map(async ({ stored, launched }, index) => {
-        vms[index] = await ControlledVm.over(launched.process, launched, surroundings, {
+        vms[index] = await ControlledVm.overRestored(launched.process, launched, surroundings, {
           resumes: stored.running,
+          layout: null,
         });
+        options.kept.layouts.remember(launched.process, vms[index].layout);
         await putBackBlocks(stored, vms[index], options.directory);
       }),
     );
@@ -129,6 +142,7 @@ export async function openRestoredGroup(
       ports: VmGroup.portsOf(vms),
       ringBytes: options.frameBufferBytes,
       hold: true,
+      spare: options.kept.gate,
     });
     group = new VmGroup(vms, ports);
     await options.beforeAttach(group);

@@ -52,35 +52,53 @@ export async function describeVm(
   qmpSocket: string,
   surroundings: HostSurroundings,
 ): Promise<Vm> {
-  const { qemu } = (await qmp.execute('query-version')) as {
-    qemu: Record<'major' | 'minor' | 'micro', number>;
-  };
   const layout = await readRamLayout(qmp, process.pid, process.options).catch((error: unknown) =>
     messageOf(error),
   );
-  const { nics, obstacles } = await describeNics(process, qmp, surroundings);
-  const machine = await qomGet(qmp, '/machine', 'type');
+  const vm = await describeRestoredVm(process, { qmp, path: qmpSocket }, surroundings, layout);
   return {
-    name: process.name,
-    pid: process.pid,
-    exe: process.exe,
-    argv: formatCommandLine(withoutRestoreOptions(process.options)),
-    qmpSocket,
-    qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
-    machineType: typeof machine === 'string' ? machine.replace(/-machine$/, '') : null,
-    accelerator: (await qmp.execute('query-kvm')).enabled ? 'kvm' : 'tcg',
-    ramBytes: typeof layout === 'string' ? null : ramBytesOf(layout),
-    status: (await qmp.execute('query-status')).status,
-    nics,
+    ...vm,
     methods: await probeMethods({ pid: process.pid, qmp }, layout),
     obstacles: [
-      ...obstacles,
+      ...vm.obstacles,
       ...unrestorableOptions(process.options),
       ...userObstacles(process),
       ...layoutObstacles(layout),
       ...(await readDisks(process, qmp)).obstacles,
       ...(await migrationBlockers(qmp)),
     ],
+  };
+}
+
+/** Of a VM that is restored, and not to be saved: without what it takes to save it. */
+export async function describeRestoredVm(
+  process: QemuProcess,
+  { qmp, path }: { qmp: QmpClient; path: string },
+  surroundings: HostSurroundings,
+  layout: RamLayout | string,
+): Promise<Vm> {
+  const [version, { nics, obstacles }, machine, kvm, { status }] = await Promise.all([
+    qmp.execute('query-version'),
+    describeNics(process, qmp, surroundings),
+    qomGet(qmp, '/machine', 'type'),
+    qmp.execute('query-kvm'),
+    qmp.execute('query-status'),
+  ]);
+  const { qemu } = version as { qemu: Record<'major' | 'minor' | 'micro', number> };
+  return {
+    name: process.name,
+    pid: process.pid,
+    exe: process.exe,
+    argv: formatCommandLine(withoutRestoreOptions(process.options)),
+    qmpSocket: path,
+    qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
+    machineType: typeof machine === 'string' ? machine.replace(/-machine$/, '') : null,
+    accelerator: kvm.enabled ? 'kvm' : 'tcg',
+    ramBytes: typeof layout === 'string' ? null : ramBytesOf(layout),
+    status,
+    nics,
+    methods: noMethod('it is being restored'),
+    obstacles,
   };
 }
 
