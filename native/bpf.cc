@@ -59,6 +59,8 @@ Descriptor LoadProgram(bpf_prog_type type, const char *name, const std::vector<b
   attr.prog_flags = flags;
   strncpy(attr.prog_name, name, sizeof attr.prog_name - 1);
   int fd = Bpf(BPF_PROG_LOAD, attr);
+  // The verifier gives up at any pending signal (kernel/bpf/verifier.c, do_check; libbpf tries five times).
+  for (int tries = 1; fd < 0 && errno == EAGAIN && tries < 5; tries++) fd = Bpf(BPF_PROG_LOAD, attr);
   if (fd >= 0) return Descriptor(fd);
   // Ask again for the verifier's words, which say what the errno does not.
   int error = errno;

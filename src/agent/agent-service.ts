@@ -22,6 +22,7 @@ import { IntentJournal } from './intent.ts';
 import { RestoreSession } from './restore-session.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
 import { readStoredFrames } from './stored-frames.ts';
+import { FlowMemory } from '../network/switches/flow-memory.ts';
 import { SpareGate } from '../network/spare-gate.ts';
 import { LayoutMemory } from '../vmm/layout-memory.ts';
 import { QemuProbes } from '../vmm/qemu-probe.ts';
@@ -47,7 +48,12 @@ export class AgentService {
   readonly #store: SnapshotStore;
   readonly #journal: IntentJournal;
   readonly #probes = new QemuProbes();
-  readonly #kept = { gate: new SpareGate(), layouts: new LayoutMemory(), intact: new IntactImages() };
+  readonly #kept = {
+    gate: new SpareGate(),
+    flows: new FlowMemory(),
+    layouts: new LayoutMemory(),
+    intact: new IntactImages(),
+  };
   readonly #disks: DiskDirectory;
   readonly #chains: ChainShortener;
   readonly #sessions = new Map<string, StopSession | RestoreSession>();

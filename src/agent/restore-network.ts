@@ -24,13 +24,13 @@ const busyBoundMs = 5_000;
  */
 export async function restoreNetwork(
   manifest: HostManifest,
-  directory: string,
-  signal: AbortSignal,
+  options: Omit<RestoreSwitchesOptions, 'madeTaps'>,
 ): Promise<string[]> {
+  const { signal } = options;
   const nics = manifest.vms.flatMap(({ nics }) => nics);
   const made = new Set(nics.filter(ensureTap).map(({ tap }) => tap));
   await Promise.all(nics.map((nic) => plugWhenFree(nic, signal)));
-  const warnings = await restorePorts(manifest, { directory, madeTaps: made, signal });
+  const warnings = await restorePorts(manifest, { ...options, madeTaps: made });
   await waitForEmptyQdiscs(new Set(nics.map(({ tap }) => tap)), signal);
   return warnings;
 }

@@ -133,7 +133,7 @@ export class RestoreSession {
 
   /** @returns null if VMs have to be started again; whatever was done to them before does not matter then */
   async #reset(clock: RestoredTime): Promise<VmGroup | null> {
-    const { manifest, directory, params, log } = this.#parts;
+    const { manifest, directory, params, kept, log } = this.#parts;
     const { signal } = this.#work;
     try {
       const { running, surroundings } = this.#parts;
@@ -144,7 +144,7 @@ export class RestoreSession {
       // Neither may work on when the other has failed and QEMUs are ended.
       const [group, ports] = await Promise.allSettled([
         reset.run(),
-        restorePorts(manifest, { directory, madeTaps: new Set(), signal }),
+        restorePorts(manifest, { directory, madeTaps: new Set(), flows: kept.flows, signal }),
       ]);
       if (group.status === 'rejected') throw group.reason;
       if (ports.status === 'rejected') throw ports.reason;
@@ -163,11 +163,13 @@ export class RestoreSession {
   }
 
   async #startAfresh(clock: RestoredTime): Promise<VmGroup> {
-    const { manifest, directory, running, disks } = this.#parts;
+    const { manifest, directory, running, disks, kept } = this.#parts;
     await Promise.all(running.map((vm) => terminateVm(vm)));
     this.#started = [];
     await this.#writeIntent('loading');
-    this.#warnings.push(...(await restoreNetwork(manifest, directory, this.#work.signal)));
+    this.#warnings.push(
+      ...(await restoreNetwork(manifest, { directory, flows: kept.flows, signal: this.#work.signal })),
+    );
     const options = this.#loadOptions(clock);
     this.#started = await startVms({ ...options, disks, onStarted: (vms) => (this.#started = vms) });
     const taught = this.#teachSwitches();

@@ -3,6 +3,7 @@ import { join } from 'node:path';
 
 import { StaghornError } from '../errors/index.ts';
 import { writeMemory } from '../native/ram.ts';
+import type { FlowMemory } from '../network/switches/flow-memory.ts';
 import type { SpareGate } from '../network/spare-gate.ts';
 import { VmPorts } from '../network/vm-ports.ts';
 import type { HostManifest, StoredRam, StoredVm } from '../store/manifest.ts';
@@ -106,6 +107,7 @@ export async function launchSpec(
 export interface KeptBetweenRestores {
   readonly gate: SpareGate;
   readonly layouts: LayoutMemory;
+  readonly flows: FlowMemory;
   readonly intact: IntactImages;
 }
 
