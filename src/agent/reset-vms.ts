@@ -68,10 +68,8 @@ export class VmReset {
     );
     const vms = opened.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
     try {
-      const fits = await Promise.all(
-        targets.map((target, index) => vms[index] && canBeReset(vms[index], target)),
-      );
-      if (vms.length === targets.length && fits.every((fit) => fit === true))
+      const fits = await Promise.all(vms.map((vm, index) => canBeReset(vm, targets[index]!)));
+      if (vms.length === targets.length && fits.every((fit) => fit))
         return new VmReset(options, targets, vms);
     } catch {
       // Whatever is unusual about them, they can be started again.

@@ -3,7 +3,9 @@ import { open, readFile } from 'node:fs/promises';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { isFlawless, labStatus, labUp, parseLabFile, type Lab } from '../../src/lab/index.ts';
+import { vmFiles } from '../../src/lab/paths.ts';
 import { restoreResult, type RestoreResult } from '../../src/protocol/resources.ts';
+import { QmpClient } from '../../src/qmp/index.ts';
 import { readHiddenNs } from '../../src/vmm/hidden-time.ts';
 import { Bench, hostPath, runStates, takeDown } from './harness.ts';
 
@@ -93,6 +95,22 @@ vms:
     expect(readHiddenNs(pid)).toBe(0n);
     expect(advanced.clock!.advancedMs).toBeGreaterThan(hidden.clock!.elapsedMs);
     await bench.guests.waitForReports(since, 1);
+  });
+
+  it('starts again what cannot be put back, although its RAM was written to', async () => {
+    await restore();
+    const before = await pids();
+    const path = hostPath(lab, 'h1', vmFiles('a').qmp);
+    const qmp = await QmpClient.connect({ path });
+    // The name of the image that a reset gives to QEMU is taken.
+    await qmp.execute('blockdev-add', { driver: 'null-co', 'node-name': 'staghorn-vm-state' });
+    await qmp.close();
+    await restore();
+    const after = await pids();
+    expect(after.get('a')).not.toBe(before.get('a'));
+    expect(after.get('b')).toBe(before.get('b'));
+    expect(await runStates(lab)).toEqual(['running', 'running']);
+    await bench.guests.waitForReports(await bench.guests.offsets(), 1);
   });
 
   it('starts again what stands on another snapshot', async () => {
