@@ -29,7 +29,6 @@ export async function loadInPlace(name: string, qmp: QmpClient, state: Buffer): 
         file: { driver: 'file', filename: `/dev/fdset/${fdset}`, locking: 'off' },
       });
       await load(qmp);
-      await qmp.execute('blockdev-del', { 'node-name': node });
     } finally {
       await qmp.execute('remove-fd', { 'fdset-id': fdset }).catch(() => undefined);
     }
@@ -58,7 +57,12 @@ async function load(qmp: QmpClient): Promise<void> {
   concluded.catch(() => undefined);
   await qmp.execute('snapshot-load', { 'job-id': job, tag: stateTag, vmstate: node, devices: [node] });
   await concluded;
-  const ended = (await qmp.execute('query-jobs')).find(({ id }) => id === job);
-  await qmp.execute('job-dismiss', { id: job });
+  // QEMU answers in order: none has to wait for the one before.
+  const [jobs] = await Promise.all([
+    qmp.execute('query-jobs'),
+    qmp.execute('job-dismiss', { id: job }),
+    qmp.execute('blockdev-del', { 'node-name': node }),
+  ]);
+  const ended = jobs.find(({ id }) => id === job);
   if (ended?.error !== undefined) throw new QmpError('command-failed', `snapshot-load: ${ended.error}`);
 }
