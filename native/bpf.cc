@@ -58,14 +58,10 @@ Descriptor LoadProgram(bpf_prog_type type, const char *name, const std::vector<b
   attr.license = Pointer("Apache-2.0");
   attr.prog_flags = flags;
   strncpy(attr.prog_name, name, sizeof attr.prog_name - 1);
-  // The verifier gives up when a signal is pending (kernel/bpf/verifier.c, do_check); libbpf tries as often.
-  constexpr int kAttempts = 5;
-  int fd = -1;
-  for (int attempt = 0; attempt < kAttempts; ++attempt) {
-    fd = Bpf(BPF_PROG_LOAD, attr);
-    if (fd >= 0) return Descriptor(fd);
-    if (errno != EAGAIN) break;
-  }
+  int fd = Bpf(BPF_PROG_LOAD, attr);
+  // The verifier gives up at any pending signal (kernel/bpf/verifier.c, do_check; libbpf tries five times).
+  for (int tries = 1; fd < 0 && errno == EAGAIN && tries < 5; tries++) fd = Bpf(BPF_PROG_LOAD, attr);
+  if (fd >= 0) return Descriptor(fd);
   // Ask again for the verifier's words, which say what the errno does not.
   int error = errno;
   std::vector<char> log(1 << 20);

@@ -16,11 +16,15 @@ import { checkFork } from './fork/fork-check.ts';
 import { forkDirectory } from './fork/fork-directory.ts';
 import { removeFork } from './fork/remove-fork.ts';
 import { discoverPorts, discoverVms } from './host-inventory.ts';
+import { IntactImages } from './intact-images.ts';
 import { IntentJournal } from './intent.ts';
 import { RestoreSession } from './restore-session.ts';
 import { StopSession, type SessionReports } from './stop-session.ts';
 import { readStoredFrames } from './stored-frames.ts';
 import { removeUnusedImages, type HostImages } from './unused-images.ts';
+import { FlowMemory } from '../network/switches/flow-memory.ts';
+import { SpareGate } from '../network/spare-gate.ts';
+import { LayoutMemory } from '../vmm/layout-memory.ts';
 import { QemuProbes } from '../vmm/qemu-probe.ts';
 import { verifySnapshot } from './verify-snapshot.ts';
 
@@ -45,6 +49,12 @@ export class AgentService {
   readonly #journal: IntentJournal;
   readonly #probes = new QemuProbes();
   readonly #images: HostImages;
+  readonly #kept = {
+    gate: new SpareGate(),
+    flows: new FlowMemory(),
+    layouts: new LayoutMemory(),
+    intact: new IntactImages(),
+  };
   readonly #chains: ChainShortener;
   readonly #sessions = new Map<string, StopSession | RestoreSession>();
 
@@ -61,6 +71,7 @@ export class AgentService {
     await this.#chains.stop();
     const open = [...this.#sessions.values()].filter((session) => session.isOpen);
     await Promise.allSettled(open.map((session) => session.abort(reason)));
+    this.#kept.gate.close();
   }
 
   readonly handlers: RpcHandlers<AgentContract> = {
@@ -127,7 +138,10 @@ export class AgentService {
     restoreCheck: async (params, { signal }) => {
       await this.#chains.stop();
       const { directories } = this.#parts;
-      const tools = { ...this.#toolsFor(params.barrier), directories, probes: this.#probes };
+      const tools = {
+        ...this.#toolsFor(params.barrier),
+        ...{ directories, probes: this.#probes, kept: this.#kept },
+      };
       const session = await checkRestore(params, tools, signal);
       this.#sessions.set(params.barrier, session);
       return session.description;

@@ -7,14 +7,16 @@ import { findQemuProcesses, type QemuProcess } from '../vmm/qemu-process.ts';
 import type { AgentDirectories } from './agent-directories.ts';
 import type { ArmTools } from './arm.ts';
 import { takePlace } from './fork/fork-check.ts';
-import { readSurroundings, switchedDevices } from './host-inventory.ts';
+import { readSurroundings } from './host-inventory.ts';
 import { findObstacles, requireIntactRam } from './restore-check.ts';
 import { selectPart } from './restore-selection.ts';
 import { RestoreSession } from './restore-session.ts';
+import type { KeptBetweenRestores } from './restored-vms.ts';
 
 export interface RestoreTools extends ArmTools {
   readonly directories: AgentDirectories;
   readonly probes: QemuProbes;
+  readonly kept: KeptBetweenRestores;
 }
 
 /**
@@ -39,7 +41,9 @@ export async function checkRestore(
       : await takePlace(selected.manifest, placement, { directories: tools.directories, signal });
   // Where VMs are to be replaced, none is touched on any host before RAM is known to be whole on all. Where none
   // runs there is nothing to lose, and VMs are loaded meanwhile.
-  const verified = params.verify ? requireIntactRam(manifest, directory, signal) : Promise.resolve();
+  const verified = params.verify
+    ? requireIntactRam(manifest, directory, tools.kept.intact, signal)
+    : Promise.resolve();
   verified.catch(() => undefined);
   const running = await findRunning(manifest);
   const search = { manifest, directory, makesBridges: !params.moved, doomed: running, probes: tools.probes };
@@ -67,7 +71,7 @@ export async function checkRestore(
     whole,
     warnings: [...warnings, ...remarks],
     runDirectory: tools.directories.run,
-    switchedDevices: switchedDevices(surroundings),
+    surroundings,
     ...tools,
   });
 }

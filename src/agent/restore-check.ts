@@ -18,6 +18,7 @@ import { qemuFit, type Fit } from '../vmm/qemu-fit.ts';
 import type { QemuProbes } from '../vmm/qemu-probe.ts';
 import type { QemuProcess } from '../vmm/qemu-process.ts';
 import { hostFit } from './host-fit.ts';
+import type { IntactImages } from './intact-images.ts';
 
 /** What keeps a snapshot from being restored, in words: its files are not what was sealed, or the host does not fit. */
 export interface RestoreObstacles extends Fit {
@@ -111,16 +112,20 @@ function bridgeMisfits(vm: StoredVm, bridges: ReadonlySet<string>): string[] {
   );
 }
 
-/** Recomputes the checksums of RAM as it will be mapped. @throws StaghornError 'snapshot-damaged', naming the place */
+/** Recomputes the checksums of RAM as it will be mapped, unless that was done. @throws StaghornError 'snapshot-damaged', naming the place */
 export async function requireIntactRam(
   manifest: HostManifest,
   directory: string,
+  intact: IntactImages,
   signal: AbortSignal,
 ): Promise<void> {
   const store = SnapshotStore.containing(directory);
   for (const vm of manifest.vms) {
     for (const ram of ramsOf(vm)) {
-      const problem = await findImageDamage(store, directory, ram, signal);
+      const problem = await intact.unlessKnown(
+        () => ramFileOf(store, directory, ram, signal),
+        () => findImageDamage(store, directory, ram, signal),
+      );
       if (problem === null) continue;
       throw new StaghornError('snapshot-damaged', `VM ${vm.name}: ${problem}`, { context: { vm: vm.name } });
     }

@@ -9,7 +9,7 @@ import { makePersistentTap, openTap } from '../native/tap.ts';
 import { plugPort, readSwitchPorts } from '../network/switches/ports.ts';
 import type { Nic } from '../protocol/vm.ts';
 import type { HostManifest } from '../store/manifest.ts';
-import { restoreSwitches } from './switch-restore.ts';
+import { restoreSwitches, type RestoreSwitchesOptions } from './switch-restore.ts';
 
 const backlogPollMs = 2;
 const backlogBoundMs = 2_000;
@@ -24,18 +24,24 @@ const busyBoundMs = 5_000;
  */
 export async function restoreNetwork(
   manifest: HostManifest,
-  directory: string,
-  signal: AbortSignal,
+  options: Omit<RestoreSwitchesOptions, 'madeTaps'>,
 ): Promise<string[]> {
+  const { signal } = options;
   const nics = manifest.vms.flatMap(({ nics }) => nics);
   const made = new Set(nics.filter(ensureTap).map(({ tap }) => tap));
   await Promise.all(nics.map((nic) => plugWhenFree(nic, signal)));
-  const warnings =
-    manifest.switches === null
-      ? await plugPorts(nics, signal)
-      : await restoreSwitches(manifest.switches, { directory, madeTaps: made, signal });
+  const warnings = await restorePorts(manifest, { ...options, madeTaps: made });
   await waitForEmptyQdiscs(new Set(nics.map(({ tap }) => tap)), signal);
   return warnings;
+}
+
+/** The same around taps that are there, and whose VMs have them open. @returns what is not as it was, in words */
+export function restorePorts(
+  { vms, switches }: HostManifest,
+  options: RestoreSwitchesOptions,
+): Promise<string[]> {
+  const nics = vms.flatMap((vm) => vm.nics);
+  return switches === null ? plugPorts(nics, options.signal) : restoreSwitches(switches, options);
 }
 
 /** What a manifest of version 1 has of the switches. */

@@ -1,4 +1,4 @@
-import { StaghornError } from '../errors/index.ts';
+import { messageOf, StaghornError } from '../errors/index.ts';
 import type { FrameInFlight } from '../network/frame-file.ts';
 import type { Logger } from '../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
@@ -8,14 +8,22 @@ import type { QemuProcess } from '../vmm/qemu-process.ts';
 import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { thisProcess } from '../vmm/process-identity.ts';
 import { terminateVm } from '../vmm/terminate.ts';
+import { switchedDevices, type HostNetwork } from './host-inventory.ts';
 import type { Intent, IntentJournal } from './intent.ts';
 import { intentOf } from './intent-of-group.ts';
 import { Lease } from './lease.ts';
 import { unplugTaps } from './orphan-taps.ts';
-import { restoreNetwork } from './restore-network.ts';
+import { VmReset } from './reset-vms.ts';
+import { restoreNetwork, restorePorts } from './restore-network.ts';
 import { restoreMacTables } from './switch-restore.ts';
 import { readStoredFrames } from './stored-frames.ts';
-import { openRestoredGroup, startVms, type StartedVm } from './restored-vms.ts';
+import {
+  openRestoredGroup,
+  startVms,
+  type KeptBetweenRestores,
+  type RestoredTime,
+  type StartedVm,
+} from './restored-vms.ts';
 import { requireState, type SessionState } from './session-state.ts';
 import type { SessionReports } from './stop-session.ts';
 import { removeUnusedImages } from './unused-images.ts';
@@ -36,8 +44,9 @@ export interface RestoreSessionParts {
   readonly runDirectory: string;
   readonly disks: DiskDirectory;
   readonly store: SnapshotStore;
-  /** What else is plugged into the host's switches, by ifindex: frames in flight may wait there. */
-  readonly switchedDevices: readonly number[];
+  /** As it was found by the check. */
+  readonly surroundings: HostNetwork;
+  readonly kept: KeptBetweenRestores;
   readonly journal: IntentJournal;
   readonly reports: SessionReports;
   readonly log: Logger;
@@ -102,37 +111,15 @@ export class RestoreSession {
   }
 
   async #prepare(elapsedNs: bigint): Promise<AgentResult<'restorePrepare'>> {
-    const { manifest, directory, running, verified, params, runDirectory, whole, disks } = this.#parts;
-    const { signal } = this.#work;
+    const { manifest, directory, verified, params } = this.#parts;
     const taps = new Set(this.#taps);
     const frames = await readStoredFrames(directory, manifest, params.placement);
     this.#frames = frames.filter(({ port }) => taps.has(port));
     this.#touched = true;
-    await Promise.all(running.map((vm) => terminateVm(vm)));
-    await this.#writeIntent('loading');
-    this.#warnings.push(...(await restoreNetwork(manifest, directory, signal)));
     const startedAtMs = performance.now();
-    this.#started = await startVms({
-      manifest,
-      directory,
-      runDirectory,
-      clock: { mode: params.clock, elapsedNs },
-      disks,
-      signal,
-      onStarted: (vms) => (this.#started = vms),
-    });
-    const taught = whole ? restoreMacTables(manifest.switches, signal) : Promise.resolve([]);
-    taught.catch(() => undefined);
-    const group = await openRestoredGroup(this.#started, {
-      directory,
-      frameBufferBytes: params.frameBufferBytes,
-      beforeAttach: (opened) => {
-        this.#group = opened;
-        return this.#writeIntent('armed');
-      },
-    });
+    const clock = { mode: params.clock, elapsedNs };
+    const group = (await this.#reset(clock)) ?? (await this.#startAfresh(clock));
     await verified;
-    this.#warnings.push(...(await taught));
     this.#state = 'loaded';
     return {
       vms: group.vms.map(({ name }) => name),
@@ -144,6 +131,71 @@ export class RestoreSession {
     };
   }
 
+  /** @returns null if VMs have to be started again; whatever was done to them before does not matter then */
+  async #reset(clock: RestoredTime): Promise<VmGroup | null> {
+    const { manifest, directory, params, kept, log } = this.#parts;
+    const { signal } = this.#work;
+    try {
+      const { running, surroundings } = this.#parts;
+      const reset = await VmReset.plan({ ...this.#loadOptions(clock), running, surroundings });
+      if (reset === null) return null;
+      await this.#writeIntent('loading');
+      this.#started = reset.started;
+      // Neither may work on when the other has failed and QEMUs are ended.
+      const [group, ports] = await Promise.allSettled([
+        reset.run(),
+        restorePorts(manifest, { directory, madeTaps: new Set(), flows: kept.flows, signal }),
+      ]);
+      if (group.status === 'rejected') throw group.reason;
+      if (ports.status === 'rejected') throw ports.reason;
+      this.#warnings.push(...ports.value, ...(await this.#teachSwitches()));
+      return group.value;
+    } catch (error) {
+      signal.throwIfAborted();
+      log.warn(
+        { barrier: params.barrier },
+        `VMs were not put back in place, they are started again: ${messageOf(error)}`,
+      );
+      await this.#group?.close();
+      this.#group = undefined;
+      return null;
+    }
+  }
+
+  async #startAfresh(clock: RestoredTime): Promise<VmGroup> {
+    const { manifest, directory, running, disks, kept } = this.#parts;
+    await Promise.all(running.map((vm) => terminateVm(vm)));
+    this.#started = [];
+    await this.#writeIntent('loading');
+    this.#warnings.push(
+      ...(await restoreNetwork(manifest, { directory, flows: kept.flows, signal: this.#work.signal })),
+    );
+    const options = this.#loadOptions(clock);
+    this.#started = await startVms({ ...options, disks, onStarted: (vms) => (this.#started = vms) });
+    const taught = this.#teachSwitches();
+    taught.catch(() => undefined);
+    const group = await openRestoredGroup(this.#started, options);
+    this.#warnings.push(...(await taught));
+    return group;
+  }
+
+  #loadOptions(clock: RestoredTime) {
+    const { manifest, directory, runDirectory, params, kept } = this.#parts;
+    return {
+      ...{ manifest, directory, runDirectory, clock, kept, signal: this.#work.signal },
+      frameBufferBytes: params.frameBufferBytes,
+      beforeAttach: (opened: VmGroup) => {
+        this.#group = opened;
+        return this.#writeIntent('armed');
+      },
+    };
+  }
+
+  #teachSwitches(): Promise<string[]> {
+    const { whole, manifest } = this.#parts;
+    return whole ? restoreMacTables(manifest.switches, this.#work.signal) : Promise.resolve([]);
+  }
+
   /**
    * What was under way on the time line that is given up must not reach a VM: it is waited for and dropped. Then the
    * frames of the snapshot line up.
@@ -151,7 +203,8 @@ export class RestoreSession {
   async flush(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'restoreDrain'>> {
     requireState('flush', this.#state);
     const { ports } = this.#requireGroup();
-    const { switchedDevices: watched } = this.#parts;
+    // What else is plugged into the host's switches: frames in flight may wait there.
+    const watched = switchedDevices(this.#parts.surroundings);
     const { waitedMs, discarded } = await ports.flush({ ...options, watched, signal: this.#work.signal });
     ports.preload(this.#frames);
     this.#state = 'stopped';

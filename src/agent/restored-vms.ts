@@ -3,6 +3,8 @@ import { join } from 'node:path';
 
 import { StaghornError } from '../errors/index.ts';
 import { writeMemory } from '../native/ram.ts';
+import type { FlowMemory } from '../network/switches/flow-memory.ts';
+import type { SpareGate } from '../network/spare-gate.ts';
 import { VmPorts } from '../network/vm-ports.ts';
 import type { HostManifest, StoredRam, StoredVm } from '../store/manifest.ts';
 import { ramFileOf } from '../store/ram-image.ts';
@@ -14,7 +16,9 @@ import type { DiskDirectory } from '../vmm/disks/disk-directory.ts';
 import { prepareDisks } from '../vmm/disks/restored-disks.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm, type LaunchSpec } from '../vmm/launch.ts';
 import { hiddenTimeEnvironment } from '../vmm/hidden-time.ts';
+import type { LayoutMemory } from '../vmm/layout-memory.ts';
 import { readSurroundings } from './host-inventory.ts';
+import type { IntactImages } from './intact-images.ts';
 import { VmGroup } from './vm-group.ts';
 
 export interface StartedVm {
@@ -30,7 +34,7 @@ export interface RestoredTime {
   readonly elapsedNs: bigint;
 }
 
-interface StartOptions {
+export interface StartOptions {
   readonly manifest: HostManifest;
   readonly directory: string;
   readonly runDirectory: string;
@@ -48,7 +52,7 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
   const started: StartedVm[] = [];
   const results = await Promise.allSettled(
     manifest.vms.map(async (stored) => {
-      const clocks = planClockShift(clock.mode, { elapsedNs: clock.elapsedNs, hiddenNs: stored.hiddenNs });
+      const clocks = clocksOf(stored, clock);
       const environment = hiddenTimeEnvironment(hiddenAfter(stored, clock));
       const state = readFile(join(directory, stored.state.file));
       state.catch(() => undefined);
@@ -68,10 +72,13 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
   return started;
 }
 
-const hiddenAfter = ({ hiddenNs }: StoredVm, { mode, elapsedNs }: RestoredTime) =>
+export const clocksOf = ({ hiddenNs }: StoredVm, { mode, elapsedNs }: RestoredTime): ClockShift =>
+  planClockShift(mode, { elapsedNs, hiddenNs });
+
+export const hiddenAfter = ({ hiddenNs }: StoredVm, { mode, elapsedNs }: RestoredTime) =>
   mode === 'hidden' ? hiddenNs + elapsedNs : 0n;
 
-async function launchSpec(
+export async function launchSpec(
   stored: StoredVm,
   { directory, runDirectory, signal }: Pick<StartOptions, 'directory' | 'runDirectory' | 'signal'>,
 ): Promise<LaunchSpec> {
@@ -96,9 +103,18 @@ async function launchSpec(
   };
 }
 
-interface OpenOptions {
+/** What a restore leaves for the next one, which saves making it again. */
+export interface KeptBetweenRestores {
+  readonly gate: SpareGate;
+  readonly layouts: LayoutMemory;
+  readonly flows: FlowMemory;
+  readonly intact: IntactImages;
+}
+
+export interface OpenOptions {
   readonly directory: string;
   readonly frameBufferBytes: number;
+  readonly kept: KeptBetweenRestores;
   /** Called before the gate is on any port. */
   readonly beforeAttach: (group: VmGroup) => Promise<void>;
 }
@@ -114,9 +130,11 @@ export async function openRestoredGroup(
   try {
     const results = await Promise.allSettled(
       started.map(async ({ stored, launched }, index) => {
-        vms[index] = await ControlledVm.over(launched.process, launched, surroundings, {
+        vms[index] = await ControlledVm.overRestored(launched.process, launched, surroundings, {
           resumes: stored.running,
+          layout: null,
         });
+        options.kept.layouts.remember(launched.process, vms[index].layout);
         await putBackBlocks(stored, vms[index], options.directory);
       }),
     );
@@ -126,6 +144,7 @@ export async function openRestoredGroup(
       ports: VmGroup.portsOf(vms),
       ringBytes: options.frameBufferBytes,
       hold: true,
+      spare: options.kept.gate,
     });
     group = new VmGroup(vms, ports);
     await options.beforeAttach(group);
@@ -139,7 +158,7 @@ export async function openRestoredGroup(
 }
 
 /** Memory that is neither main memory nor in the device state goes straight into the paused QEMU. */
-async function putBackBlocks(stored: StoredVm, vm: ControlledVm, directory: string): Promise<void> {
+export async function putBackBlocks(stored: StoredVm, vm: ControlledVm, directory: string): Promise<void> {
   for (const block of stored.blocks) {
     const target = vm.layout.others.find(({ name }) => name === block.name);
     if (target === undefined || target.length !== block.bytes) {

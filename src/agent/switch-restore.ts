@@ -14,6 +14,7 @@ import {
   writeOpenFlow,
   type OpenFlowTables,
 } from '../network/switches/openflow.ts';
+import type { FlowMemory } from '../network/switches/flow-memory.ts';
 import { planSwitches, type SwitchPlan } from '../network/switches/plan.ts';
 import { withSwitches } from '../network/switches/ports.ts';
 import { applyOperations, rebuildOperations } from '../network/switches/rebuild.ts';
@@ -24,6 +25,7 @@ export interface RestoreSwitchesOptions {
   readonly directory: string;
   /** Taps that were gone and have been made again. */
   readonly madeTaps: ReadonlySet<string>;
+  readonly flows: FlowMemory;
   readonly signal: AbortSignal;
 }
 
@@ -34,13 +36,14 @@ export interface RestoreSwitchesOptions {
  */
 export async function restoreSwitches(
   { bridges, qdiscs }: StoredSwitches,
-  { directory, madeTaps, signal }: RestoreSwitchesOptions,
+  options: RestoreSwitchesOptions,
 ): Promise<string[]> {
+  const { madeTaps, signal } = options;
   const plan = await rebuild(bridges, signal);
   const madeBridges = new Set(plan.bridges.map(({ name }) => name));
   for (const { name, localUp } of plan.bridges) if (localUp) bringUp(name);
   const openFlow = await Promise.all(
-    bridges.map((bridge) => restoreOpenFlow(bridge, directory, madeBridges.has(bridge.name), signal)),
+    bridges.map((bridge) => restoreOpenFlow(bridge, madeBridges.has(bridge.name), options)),
   );
   // Open vSwitch removes the qdisc of a device that becomes a port, unless the port's QoS is linux-noop: so they
   // come behind the ports (ovs-vswitchd.conf.db(5)).
@@ -67,17 +70,21 @@ function bringUp(device: string): void {
 
 async function restoreOpenFlow(
   bridge: StoredBridge,
-  directory: string,
   isMade: boolean,
-  signal: AbortSignal,
+  { directory, flows: memory, signal }: RestoreSwitchesOptions,
 ): Promise<string[]> {
   const { name, openFlow } = bridge;
   if (openFlow === null) return [];
+  const known = await memory.look(directory, name, signal);
+  if (known.same && !isMade) return [];
   const text = (what: keyof OpenFlowTables) => readFile(join(directory, openFlow[what].file), 'utf8');
   const [flows, groups, meters] = await Promise.all([text('flows'), text('groups'), text('meters')]);
   const stored = { flows, groups, meters };
   const found = await readOpenFlow(name, signal);
-  if (sameOpenFlow(stored, found)) return [];
+  if (sameOpenFlow(stored, found)) {
+    known.remember();
+    return [];
+  }
   if (!isMade && !isAsNew(found))
     return [
       `bridge ${name}: its flows, groups or meters are not those of the snapshot; they are left as they are`,

@@ -1,6 +1,7 @@
 import { asStaghornError, messageOf, StaghornError } from '../errors/index.ts';
 import { Gate } from '../native/gate.ts';
 import type { GateIdentity, PortCounters, ReplayReport } from '../native/gate.ts';
+import type { GateSizes, SpareGate } from './spare-gate.ts';
 
 /** A port to be held, and where the gate's program goes. The descriptor of a tap stays the caller's. */
 export type PortToGate = { readonly name: string; readonly ifindex: number } & (
@@ -56,9 +57,11 @@ interface Entry {
 export class GatedPorts {
   readonly gate: Gate;
   readonly #entries: Entry[] = [];
+  readonly #giveBack: () => boolean;
 
-  private constructor(gate: Gate) {
+  private constructor(gate: Gate, giveBack = () => false) {
     this.gate = gate;
+    this.#giveBack = giveBack;
   }
 
   /** Makes a gate in pass mode. Throws StaghornError "host-unfit" where the kernel lacks what it takes. */
@@ -68,6 +71,12 @@ export class GatedPorts {
     } catch (error) {
       throw asStaghornError(error, 'host-unfit', 'no gate can be made: ');
     }
+  }
+
+  /** The same with the spare gate, if it fits; once no port has it any more it becomes the spare one. */
+  static createSparing(sizes: GateSizes, spare: SpareGate): GatedPorts {
+    const gate = spare.take(sizes) ?? GatedPorts.create(sizes).gate;
+    return new GatedPorts(gate, () => spare.keep(gate, sizes));
   }
 
   /**
@@ -182,7 +191,8 @@ export class GatedPorts {
 
   /** Lets go of the gate. What is attached stays, and goes on holding. */
   close(): void {
-    this.gate.close();
+    const isFree = this.#entries.length === 0;
+    if (!isFree || !this.#giveBack()) this.gate.close();
   }
 
   #attachOne(port: PortToGate): void {

@@ -6,6 +6,7 @@ import { drain, type DrainReport } from './drain.ts';
 import type { FrameInFlight } from './frame-file.ts';
 import { GatedPorts } from './gated-ports.ts';
 import { Leftovers } from './leftovers.ts';
+import type { SpareGate } from './spare-gate.ts';
 import type { VmPort } from './vm-port.ts';
 import type { MarkerOrigin } from './markers/log.ts';
 
@@ -67,9 +68,15 @@ export class VmPorts {
   }
 
   /** A gate that is on no port yet. @throws StaghornError 'host-unfit' */
-  static create(options: { ports: readonly VmPort[]; ringBytes: number; hold: boolean }): VmPorts {
-    const { ports, ringBytes, hold } = options;
-    const gated = GatedPorts.create({ slots: Math.max(1, ports.length), ringBytes });
+  static create(options: {
+    ports: readonly VmPort[];
+    ringBytes: number;
+    hold: boolean;
+    spare?: SpareGate;
+  }): VmPorts {
+    const { ports, ringBytes, hold, spare } = options;
+    const sizes = { slots: Math.max(1, ports.length), ringBytes };
+    const gated = spare === undefined ? GatedPorts.create(sizes) : GatedPorts.createSparing(sizes, spare);
     if (hold) gated.hold();
     return new VmPorts(gated, ports);
   }

@@ -233,7 +233,11 @@ export const agentContract = {
       }),
       result: z.strictObject({
         vms: z.array(z.string()),
-        loadMs: z.number(),
+        loadMs: z
+          .number()
+          .describe(
+            'From the first thing done to VMs that run until all are paused with the state of the snapshot',
+          ),
         advancedNs: instantNs.describe('How far the clocks of guests were set ahead: the largest of any VM'),
       }),
     },

@@ -188,6 +188,21 @@ export interface QmpCommands {
     Nothing
   >;
   'block-job-cancel': Entry<{ readonly device: string; readonly force?: boolean }, Nothing>;
+  'snapshot-load': Entry<
+    {
+      readonly 'job-id': string;
+      readonly tag: string;
+      readonly vmstate: string;
+      readonly devices: readonly string[];
+    },
+    Nothing
+  >;
+  'query-jobs': Entry<
+    Nothing,
+    readonly { readonly id: string; readonly status: string; readonly error?: string }[]
+  >;
+  'job-dismiss': Entry<{ readonly id: string }, Nothing>;
+  'qom-list': Entry<{ readonly path: string }, readonly { readonly name: string; readonly type: string }[]>;
   'query-rx-filter': Entry<{ readonly name?: string }, readonly RxFilter[]>;
   'query-cpus-fast': Entry<Nothing, readonly CpuInfo[]>;
   'query-fdsets': Entry<Nothing, readonly FdSet[]>;

@@ -18,13 +18,21 @@ const announceBit = { byte: 1, mask: 0x20 } as const;
  */
 export function withoutAnnouncements(state: Buffer): Buffer {
   const changed = Buffer.from(state);
-  for (const range of findSectionsBySuffix(state, deviceName)) {
-    const place = lowerHalf(state, range);
-    if (place === null) continue;
+  for (const place of lowerHalves(state)) {
     const byte = place + announceBit.byte;
     changed.writeUInt8(changed.readUInt8(byte) & ~announceBit.mask, byte);
   }
   return changed;
+}
+
+/** How many virtio NICs of a device state arm no announcement then. */
+export function silencedNics(state: Buffer): number {
+  return lowerHalves(state).length;
+}
+
+function lowerHalves(state: Buffer): number[] {
+  const places = findSectionsBySuffix(state, deviceName).map((range) => lowerHalf(state, range));
+  return places.filter((place) => place !== null);
 }
 
 /** Where the lower half of a NIC's features stands, which its copy tells; null if that cannot be told. */

@@ -8,9 +8,9 @@ import { connectQmp, vmError } from './connect-qmp.ts';
 import { DeviceStateFile } from './device-state-file.ts';
 import type { DiskDirectory } from './disks/disk-directory.ts';
 import { VmDisks } from './disks/vm-disks.ts';
-import { describeVm, type HostSurroundings } from './inspect.ts';
+import { describeRestoredVm, describeVm, type HostSurroundings } from './inspect.ts';
 import type { QemuProcess } from './qemu-process.ts';
-import type { RamLayout } from './ram-layout.ts';
+import { readRamLayout, type RamLayout } from './ram-layout.ts';
 import { forgottenVlans } from './rx-filter.ts';
 import type { SaveTarget } from './save/keeper.ts';
 import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
@@ -116,6 +116,36 @@ export class ControlledVm {
       });
     } catch (error) {
       closeTaps(taps);
+      await qmp.close();
+      throw vmError(process.name, 'taking control', error);
+    }
+  }
+
+  /**
+   * A VM that is restored, and will not be saved under this control: it is asked for less, and owned the same.
+   * @param options.layout where its memory lies, if that is known
+   */
+  static async overRestored(
+    process: QemuProcess,
+    connection: { qmp: QmpClient; path: string },
+    surroundings: HostSurroundings,
+    { resumes, layout: known }: { resumes: boolean; layout: RamLayout | null },
+  ): Promise<ControlledVm> {
+    const { qmp } = connection;
+    try {
+      const layout = known ?? (await readRamLayout(qmp, process.pid, process.options));
+      const vm = await describeRestoredVm(process, connection, surroundings, layout);
+      const taps = await openTaps(process.pid, vm);
+      return new ControlledVm({
+        process,
+        vm,
+        qmp,
+        taps,
+        layout,
+        disks: new VmDisks(process, qmp, []),
+        resumes,
+      });
+    } catch (error) {
       await qmp.close();
       throw vmError(process.name, 'taking control', error);
     }

@@ -1,5 +1,8 @@
 import { readFileSync } from 'node:fs';
 
+import { writeMemory } from '../native/ram.ts';
+import { parseEnvironmentAddress } from './process-identity.ts';
+
 /**
  * How much real time restores have hidden from a VM, carried in the environment of its QEMU: so it lives and ends with
  * the process, and the next snapshot finds it whatever agent takes it.
@@ -7,7 +10,25 @@ import { readFileSync } from 'node:fs';
 const variable = 'STAGHORN_HIDDEN_NS';
 
 export function hiddenTimeEnvironment(hiddenNs: bigint): Record<string, string> {
-  return { [variable]: hiddenNs.toString() };
+  return { [variable]: valueOf(hiddenNs) };
+}
+
+/** Of one length, so that it can be set in place. */
+const digits = 19;
+const valueOf = (hiddenNs: bigint) => hiddenNs.toString().padStart(digits, '0');
+
+/**
+ * Sets it for a QEMU that is restored without being started again.
+ * @returns false if there is no room for it in the process's environment; nothing is changed then
+ */
+export function setHiddenNs(pid: number, hiddenNs: bigint): boolean {
+  const environment = readFileSync(`/proc/${pid}/environ`, 'latin1');
+  const entry = new RegExp(`(?:^|\\0)${variable}=(?=\\d{${digits}}\\0)`).exec(environment);
+  if (entry === null) return false;
+  const offset = BigInt(entry.index + entry[0].length);
+  const address = parseEnvironmentAddress(readFileSync(`/proc/${pid}/stat`, 'utf8')) + offset;
+  writeMemory({ pid, address, bytes: Buffer.from(valueOf(hiddenNs), 'latin1') });
+  return true;
 }
 
 /** 0 of a VM that was never restored, or that is gone. */

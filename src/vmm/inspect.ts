@@ -60,33 +60,19 @@ export async function describeVm(
   qmpSocket: string,
   surroundings: HostSurroundings,
 ): Promise<InspectedVm> {
-  const [[layout], { qemu }, { nics, obstacles }, machine, { enabled: kvm }, { status }, disks, blockers] =
-    await Promise.all([
-      Promise.allSettled([readRamLayout(qmp, process.pid, process.options)]),
-      qmp.execute('query-version') as Promise<{ qemu: Record<'major' | 'minor' | 'micro', number> }>,
-      describeNics(process, qmp, surroundings),
-      qomGet(qmp, '/machine', 'type'),
-      qmp.execute('query-kvm'),
-      qmp.execute('query-status'),
-      readDisks(process, qmp),
-      migrationBlockers(qmp),
-    ]);
+  const [[layout], asked, disks, blockers] = await Promise.all([
+    Promise.allSettled([readRamLayout(qmp, process.pid, process.options)]),
+    askVm(process, { qmp, path: qmpSocket }, surroundings),
+    readDisks(process, qmp),
+    migrationBlockers(qmp),
+  ]);
   const found = layout.status === 'fulfilled' ? layout.value : messageOf(layout.reason);
   const vm: Vm = {
-    name: process.name,
-    pid: process.pid,
-    exe: process.exe,
-    argv: formatCommandLine(withoutRestoreOptions(process.options)),
-    qmpSocket,
-    qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
-    machineType: typeof machine === 'string' ? machine.replace(/-machine$/, '') : null,
-    accelerator: kvm ? 'kvm' : 'tcg',
+    ...asked,
     ramBytes: typeof found === 'string' ? null : ramBytesOf(found),
-    status,
-    nics,
     methods: await probeMethods({ pid: process.pid, qmp }, found),
     obstacles: [
-      ...obstacles,
+      ...asked.obstacles,
       ...unrestorableOptions(process.options),
       ...userObstacles(process),
       ...layoutObstacles(found),
@@ -95,6 +81,46 @@ export async function describeVm(
     ],
   };
   return { vm, layout, disks: disks.disks };
+}
+
+/** Of a VM that is restored, and not to be saved: without what it takes to save it. */
+export async function describeRestoredVm(
+  process: QemuProcess,
+  connection: { qmp: QmpClient; path: string },
+  surroundings: HostSurroundings,
+  layout: RamLayout,
+): Promise<Vm> {
+  const asked = await askVm(process, connection, surroundings);
+  return { ...asked, ramBytes: ramBytesOf(layout), methods: noMethod('it is being restored') };
+}
+
+/** What takes no look at its memory and disks. */
+async function askVm(
+  process: QemuProcess,
+  { qmp, path }: { qmp: QmpClient; path: string },
+  surroundings: HostSurroundings,
+): Promise<Omit<Vm, 'ramBytes' | 'methods'>> {
+  const [version, { nics, obstacles }, machine, kvm, { status }] = await Promise.all([
+    qmp.execute('query-version'),
+    describeNics(process, qmp, surroundings),
+    qomGet(qmp, '/machine', 'type'),
+    qmp.execute('query-kvm'),
+    qmp.execute('query-status'),
+  ]);
+  const { qemu } = version as { qemu: Record<'major' | 'minor' | 'micro', number> };
+  return {
+    name: process.name,
+    pid: process.pid,
+    exe: process.exe,
+    argv: formatCommandLine(withoutRestoreOptions(process.options)),
+    qmpSocket: path,
+    qemuVersion: `${qemu.major}.${qemu.minor}.${qemu.micro}`,
+    machineType: typeof machine === 'string' ? machine.replace(/-machine$/, '') : null,
+    accelerator: kvm.enabled ? 'kvm' : 'tcg',
+    status,
+    nics,
+    obstacles,
+  };
 }
 
 function unreachableVm(process: QemuProcess, reason: string): Vm {

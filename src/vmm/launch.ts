@@ -57,10 +57,7 @@ const quotedLogBytes = 2_000;
  * @throws StaghornError 'vm-failed' with what QEMU printed.
  */
 export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Promise<LaunchedVm> {
-  // Not daemonized by itself: a daemonized QEMU prints nowhere why a load failed.
-  const options = parseCommandLine(spec.args).filter(({ name }) => name !== 'daemonize');
-  const restored = withMachineType(forRestore(options, spec), spec.machineType);
-  const args = formatCommandLine([...restored, ...runAs(options, spec)]);
+  const args = launchArguments(spec);
   const log = await open(spec.logFile, 'w', 0o600);
   try {
     const [program = spec.exe, ...before] = [...(spec.launcher ?? []), spec.exe];
@@ -82,6 +79,14 @@ export async function launchPaused(spec: LaunchSpec, signal?: AbortSignal): Prom
   } finally {
     await log.close();
   }
+}
+
+/** The arguments that a restored QEMU runs with. */
+export function launchArguments(spec: LaunchSpec): string[] {
+  // Not daemonized by itself: a daemonized QEMU prints nowhere why a load failed.
+  const options = parseCommandLine(spec.args).filter(({ name }) => name !== 'daemonize');
+  const restored = withMachineType(forRestore(options, spec), spec.machineType);
+  return formatCommandLine([...restored, ...runAs(options, spec)]);
 }
 
 /**

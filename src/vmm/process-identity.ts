@@ -20,6 +20,11 @@ export function parseProcessStat(text: string): ProcessStat {
   return { state: fields[0]!, startTicks: BigInt(fields[19]!) };
 }
 
+/** Where the environment that a process was started with begins in its memory: field 50 of proc_pid_stat(5). */
+export function parseEnvironmentAddress(text: string): bigint {
+  return BigInt(text.slice(text.lastIndexOf(')') + 2).split(' ')[47]!);
+}
+
 /** Null if there is no such process. */
 export async function readProcessStat(pid: number): Promise<ProcessStat | null> {
   const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => null);

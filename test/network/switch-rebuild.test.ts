@@ -3,6 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { restoreSwitches } from '../../src/agent/switch-restore.ts';
+import { FlowMemory } from '../../src/network/switches/flow-memory.ts';
 import { readBridges, bridgesAround } from '../../src/network/switches/config.ts';
 import { readOpenFlow } from '../../src/network/switches/openflow.ts';
 import { switchWarnings } from '../../src/network/switches/warnings.ts';
@@ -109,7 +110,12 @@ describe('the switches of a snapshot', () => {
   }
 
   const restore = (stored: StoredSwitches) =>
-    restoreSwitches(stored, { directory: directory.path, madeTaps: new Set(), signal });
+    restoreSwitches(stored, {
+      directory: directory.path,
+      madeTaps: new Set(),
+      flows: new FlowMemory(),
+      signal,
+    });
 
   /** Everything that the switches are set to; rows of QoS may be other rows of the same content. */
   async function settings(): Promise<unknown> {

@@ -1,12 +1,10 @@
-import { readFile } from 'node:fs/promises';
-
 import { operate } from '../../demo/operate.ts';
-import { OwnServer } from '../../demo/server.ts';
-import { labDown, labStatus, labUp, parseLabFile, type Lab } from '../../lab/index.ts';
+import { labStatus, type Lab } from '../../lab/index.ts';
 import { until } from '../../lab/processes.ts';
-import { experiment, restoreResult, snapshot } from '../../protocol/resources.ts';
+import { restoreResult } from '../../protocol/resources.ts';
 import type { BenchOptions } from '../bench.ts';
 import type { RestoreMeasurement, RestoreSize } from './measurement.ts';
+import { withRestoreLab, type RestoreLab } from './restore-lab.ts';
 
 const destroyBoundMs = 10_000;
 
@@ -14,39 +12,15 @@ const destroyBoundMs = 10_000;
 export const coldRestore: RestoreMeasurement = {
   name: 'staghorn restore, cold',
   limitMs: 120,
-  async measure(size, options) {
-    const lab = await labUp(labFile(size), { signal: options.signal });
-    try {
-      const server = await OwnServer.start();
-      try {
-        return await measureIn(lab, server, size, options);
-      } finally {
-        await server.stop();
-      }
-    } finally {
-      await labDown(lab.name);
-    }
-  },
+  measure: (size, options) => withRestoreLab(size, options, (lab) => measureIn(lab, size, options)),
 };
 
-function labFile({ memoryMiB }: RestoreSize) {
-  return parseLabFile(`name: bench-restore-${process.pid}
-management: 198.18.119.0/25
-hosts: [{ name: h1 }]
-vms: [{ name: a, host: h1, memoryMiB: ${memoryMiB} }]
-`);
-}
-
 async function measureIn(
-  lab: Lab,
-  { client }: OwnServer,
+  { lab, client, snapshot }: RestoreLab,
   { rounds }: RestoreSize,
   { signal }: BenchOptions,
 ): Promise<number[]> {
-  const body: unknown = JSON.parse(await readFile(lab.experimentFile, 'utf8'));
-  await client.json('POST', '/v1/experiments', experiment, { body });
-  const { id } = await operate(client, `/v1/experiments/${lab.name}/snapshots`, {}, snapshot, signal);
-  const path = `/v1/snapshots/${id}/restore`;
+  const path = `/v1/snapshots/${snapshot}/restore`;
   // The first one fills the page cache, as it is for whoever restores what was just saved.
   const results = [await operate(client, path, { replace: true }, restoreResult, signal)];
   for (let round = 0; round < rounds; round++) {

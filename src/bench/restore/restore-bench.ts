@@ -1,6 +1,7 @@
 import { medianAtMost, type BenchOptions, type BenchResult } from '../bench.ts';
 import { coldRestore } from './cold-restore.ts';
 import type { RestoreMeasurement } from './measurement.ts';
+import { resets } from './resets.ts';
 import { snapshotLoad } from './snapshot-load.ts';
 import { virshRestore } from './virsh-restore.ts';
 
@@ -8,7 +9,7 @@ const sizesMiB = [128, 1024];
 const rounds = { full: 20, quick: 5 };
 
 /** Every way that is compared, in the order of the table. */
-const measurements: readonly RestoreMeasurement[] = [coldRestore, snapshotLoad, virshRestore];
+const measurements: readonly RestoreMeasurement[] = [coldRestore, resets, snapshotLoad, virshRestore];
 
 /** How long it takes to bring one VM back: Staghorn's restore, and beside it what QEMU and libvirt offer. */
 export async function restoreBench(options: BenchOptions): Promise<BenchResult[]> {
