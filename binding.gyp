@@ -2,8 +2,8 @@
   "targets": [
     {
       "target_name": "staghorn",
-      "sources": ["<!@(ls native/*.cc)"],
-      "include_dirs": ["<!(node -p \"require('node-addon-api').include_dir\")"],
+      "sources": ["<!@(ls native/*.cc native/*/*.cc)"],
+      "include_dirs": ["native", "<!(node -p \"require('node-addon-api').include_dir\")"],
       "defines": ["NAPI_VERSION=9", "NODE_ADDON_API_DISABLE_DEPRECATED", "NAPI_CPP_EXCEPTIONS"],
       "libraries": ["-l:libzstd.a"],
       "ldflags": ["-Wl,--exclude-libs,libzstd.a"],

@@ -10,7 +10,7 @@
 #include <vector>
 
 #include "addon.h"
-#include "bpf.h"
+#include "gate/bpf.h"
 
 namespace staghorn {
 

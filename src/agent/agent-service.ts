@@ -9,24 +9,24 @@ import { SnapshotStore } from '../store/snapshot-directory.ts';
 import { disksOf } from '../vmm/disks/collect.ts';
 import type { RpcHandlers } from '../transport/rpc.ts';
 import { intentDirectory, type AgentDirectories } from './agent-directories.ts';
-import { arm } from './arm.ts';
-import { ChainShortener } from './chain-shortener.ts';
-import { checkRestore } from './check-restore.ts';
+import { arm } from './snapshot/arm.ts';
+import { ChainShortener } from './parts/chain-shortener.ts';
+import { checkRestore } from './restore/check-restore.ts';
 import { checkFork } from './fork/fork-check.ts';
 import { forkDirectory } from './fork/fork-directory.ts';
 import { removeFork } from './fork/remove-fork.ts';
 import { discoverPorts, discoverVms } from './host-inventory.ts';
-import { IntactImages } from './intact-images.ts';
-import { IntentJournal } from './intent.ts';
-import { RestoreSession } from './restore-session.ts';
-import { StopSession, type SessionReports } from './stop-session.ts';
-import { readStoredFrames } from './stored-frames.ts';
-import { removeUnusedImages, type HostImages } from './unused-images.ts';
+import { IntactImages } from './restore/intact-images.ts';
+import { IntentJournal } from './session/intent.ts';
+import { RestoreSession } from './restore/restore-session.ts';
+import { StopSession, type SessionReports } from './snapshot/stop-session.ts';
+import { readStoredFrames } from './session/stored-frames.ts';
+import { removeUnusedImages, type HostImages } from './parts/unused-images.ts';
 import { FlowMemory } from '../network/switches/flow-memory.ts';
 import { SpareGate } from '../network/spare-gate.ts';
 import { LayoutMemory } from '../vmm/layout-memory.ts';
 import { QemuProbes } from '../vmm/qemu-probe.ts';
-import { verifySnapshot } from './verify-snapshot.ts';
+import { verifySnapshot } from './parts/verify-snapshot.ts';
 
 /** What the agent tells its controller unasked. */
 export interface AgentNotices {

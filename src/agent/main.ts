@@ -20,12 +20,12 @@ import {
   type AgentDirectories,
 } from './agent-directories.ts';
 import { AgentService, type AgentNotices } from './agent-service.ts';
-import { guard, parseAgent, startGuardian } from './guardian.ts';
-import { IntentJournal } from './intent.ts';
-import { runPartCommand } from './part-command.ts';
-import { recover } from './recover.ts';
-import { sweepStore } from './sweep-store.ts';
-import { withRecoveryLock } from './recovery-lock.ts';
+import { guard, parseAgent, startGuardian } from './recovery/guardian.ts';
+import { IntentJournal } from './session/intent.ts';
+import { runPartCommand } from './parts/part-command.ts';
+import { recover } from './recovery/recover.ts';
+import { sweepStore } from './recovery/sweep-store.ts';
+import { withRecoveryLock } from './recovery/recovery-lock.ts';
 
 type Server = RpcServer<typeof agentContract>;
 

@@ -23,19 +23,19 @@ import {
 } from '../protocol/resources.ts';
 import type { Rolling, RollingInput } from '../protocol/rolling.ts';
 import { version } from '../protocol/version.ts';
-import type { AgentPool } from './agent-pool.ts';
-import type { Catalog, StoredSnapshot } from './catalog.ts';
-import { exportSnapshot } from './export-snapshot.ts';
+import type { AgentPool } from './hosts/agent-pool.ts';
+import type { Catalog, StoredSnapshot } from './catalog/catalog.ts';
+import { exportSnapshot } from './transfers/export-snapshot.ts';
 import { Experiments } from './experiments.ts';
-import { forkSnapshot } from './fork-snapshot.ts';
-import { importSnapshot } from './import-snapshot.ts';
+import { forkSnapshot } from './forks/fork-snapshot.ts';
+import { importSnapshot } from './transfers/import-snapshot.ts';
 import { Metrics } from './metrics.ts';
 import { Operations, type OperationStart } from './operations.ts';
-import { Pauses } from './pauses.ts';
-import { destroyFork } from './remove-fork.ts';
-import { restoreSnapshot } from './restore-snapshot.ts';
-import { verifySnapshot } from './verify-snapshot.ts';
-import { RollingSnapshots, type RollingWork } from './rolling.ts';
+import { Pauses } from './snapshots/pauses.ts';
+import { destroyFork } from './forks/remove-fork.ts';
+import { restoreSnapshot } from './restores/restore-snapshot.ts';
+import { verifySnapshot } from './snapshots/verify-snapshot.ts';
+import { RollingSnapshots, type RollingWork } from './snapshots/rolling.ts';
 import type { Health, StaghornService } from './service.ts';
 import {
   editSnapshot,
@@ -43,10 +43,10 @@ import {
   removeSnapshot,
   requireRemovable,
   type CareTools,
-} from './snapshot-care.ts';
-import { fits, type SnapshotFilter } from './snapshot-filter.ts';
-import { streamedBy } from './streamed-operation.ts';
-import { takeSnapshot } from './take-snapshot.ts';
+} from './snapshots/snapshot-care.ts';
+import { fits, type SnapshotFilter } from './snapshots/snapshot-filter.ts';
+import { streamedBy } from './transfers/streamed-operation.ts';
+import { takeSnapshot } from './snapshots/take-snapshot.ts';
 
 const discoverTimeoutMs = 30_000;
 const fileTimeoutMs = 30 * 60_000;

@@ -1,10 +1,10 @@
 import { StaghornError } from '../errors/index.ts';
 import type { Experiment, ExternalFrames, HostSpec } from '../protocol/resources.ts';
-import type { AgentPool } from './agent-pool.ts';
-import { defaultFrameBufferBytes, type BarrierHost } from './agent-barrier.ts';
-import { exchangesOf, exchangingMax } from './clock-offset.ts';
-import { Turns } from './turns.ts';
-import type { Catalog, ExperimentDefinition, StoredExperiment } from './catalog.ts';
+import type { AgentPool } from './hosts/agent-pool.ts';
+import { defaultFrameBufferBytes, type BarrierHost } from './hosts/agent-barrier.ts';
+import { exchangesOf, exchangingMax } from './hosts/clock-offset.ts';
+import { Turns } from './hosts/turns.ts';
+import type { Catalog, ExperimentDefinition, StoredExperiment } from './catalog/catalog.ts';
 
 export type Activity = Exclude<Experiment['state'], 'running'>;
 

@@ -3,9 +3,9 @@ import { fileURLToPath } from 'node:url';
 
 import type { Logger } from '../protocol/logger.ts';
 import { BrokerAgents, type BrokerSettings, type BundleFile } from '../transport/index.ts';
-import { brokerConnector, sshConnector } from './agent-link.ts';
-import { AgentPool } from './agent-pool.ts';
-import { Catalog } from './catalog.ts';
+import { brokerConnector, sshConnector } from './hosts/agent-link.ts';
+import { AgentPool } from './hosts/agent-pool.ts';
+import { Catalog } from './catalog/catalog.ts';
 import { Controller } from './controller.ts';
 import type { StaghornService } from './service.ts';
 
@@ -19,7 +19,7 @@ export interface ControllerOptions {
 
 /** The agent as `npm run build` leaves it: dist/agent-bundle, as far from src/controller as from dist/controller. */
 export function agentBundle(): BundleFile[] {
-  const directory = fileURLToPath(new URL('../../dist/agent-bundle/', import.meta.url));
+  const directory = fileURLToPath(new URL('../../dist/agent-bundle', import.meta.url));
   return ['agent.cjs', 'staghorn.node', 'ioctl-native.node'].map((name) => ({
     name,
     path: join(directory, name),

@@ -15,7 +15,7 @@ import type {
 } from '../protocol/resources.ts';
 import type { PruneInput } from '../protocol/prune.ts';
 import type { Rolling, RollingInput } from '../protocol/rolling.ts';
-import type { SnapshotFilter } from './snapshot-filter.ts';
+import type { SnapshotFilter } from './snapshots/snapshot-filter.ts';
 
 /**
  * What the controller offers to the API, and nothing else. Every method throws StaghornError. Long work returns

@@ -46,7 +46,7 @@ export interface PreparedFork {
 }
 
 /**
- * Makes ready to fork the memory of a process by ptrace of its main thread (native/fork-tracer.cc says how). Whatever
+ * Makes ready to fork the memory of a process by ptrace of its main thread (native/process/fork-tracer.cc says how). Whatever
  * fails, the process is left as it was, and it goes on too if this process dies; the child then dies. Rejects with a
  * system error: EBUSY if somebody else traces the process, EPERM if ptrace is not allowed, ESRCH if there is no such
  * process (any more), EINVAL if a region is a shared mapping or none, ENOTSUP if it is not a 64-bit process,

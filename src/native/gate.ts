@@ -154,7 +154,7 @@ const PEEK_BYTES = 4 * 1024 * 1024;
 const DEFAULT_GIVE_UP_MS = 10_000;
 const NS_PER_MS = 1_000_000;
 
-/** The layout of the state (native/gate.h): 64 bytes for the host, then 64 a port. */
+/** The layout of the state (native/gate/gate.h): 64 bytes for the host, then 64 a port. */
 const MODE_PLACE = 0;
 const LISTENING_PLACE = 5;
 const WORDS_A_PORT = 8;

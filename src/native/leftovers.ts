@@ -71,7 +71,7 @@ export const leftoverRoomBytes = 88 + 65_536 + 64;
 
 /**
  * The frames that VMs had not read from their taps at the cut, in a file that the barrier thread writes through a
- * mapping (native/leftover-journal.h). Whoever opens it after a kill finds them in order, and gives each back once.
+ * mapping (native/gate/leftover-journal.h). Whoever opens it after a kill finds them in order, and gives each back once.
  */
 export class LeftoverJournal {
   readonly native: NativeJournal;

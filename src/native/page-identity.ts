@@ -17,7 +17,7 @@ export const identitiesHeaderBytes = 4096;
 /** Whether this CPU multiplies without carry (PCLMULQDQ). */
 export const { canIdentifyPages } = addon;
 
-/** 128 bits that tell pages apart for everybody who does not know the key (native/page-identity.h). */
+/** 128 bits that tell pages apart for everybody who does not know the key (native/ram/page-identity.h). */
 export function identifyPage(key: Uint8Array, page: Uint8Array): Buffer {
   if (key.length !== identityKeyBytes || page.length !== pageBytes) {
     throw new RangeError('a key of 16 bytes and a page of 4096 are needed');

@@ -25,7 +25,7 @@ export interface PausedThreads {
   end(): void;
 }
 
-/** Stops threads by ptrace (native/paused-threads.h). */
+/** Stops threads by ptrace (native/process/paused-threads.h). */
 export async function pauseThreads(threads: readonly number[]): Promise<PausedThreads> {
   const { native, paused } = await runJob(() => addon.startPauseThreads(threads, pauseBoundNs));
   return { paused, native, end: () => addon.endPauseThreads(native) };

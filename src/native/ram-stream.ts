@@ -29,7 +29,7 @@ interface RamStreamAddon {
 const addon = loadAddon() as RamStreamAddon;
 
 /**
- * A pipe that a QEMU migrates into (native/ram-stream.cc). Nobody reads it but `receive`: between two of them QEMU
+ * A pipe that a QEMU migrates into (native/ram/ram-stream.cc). Nobody reads it but `receive`: between two of them QEMU
  * can send no more than the pipe holds.
  */
 export class RamStream {

@@ -12,7 +12,7 @@ export type Niceness = 'idle' | number;
 
 /** As the addon takes it. */
 export function nativeNiceness(niceness: Niceness): number {
-  const idle = 20; // one beyond the lowest nice value, as native/ram-chunk-job.cc has it
+  const idle = 20; // one beyond the lowest nice value, as native/ram/ram-chunk-job.cc has it
   if (niceness === 'idle') return idle;
   if (!Number.isInteger(niceness) || niceness < -20 || niceness > 19) {
     throw new RangeError(`niceness must be -20 to 19: ${niceness}`);

@@ -9,7 +9,7 @@ export { verifyRam } from './ram-check.ts';
 
 const progressIntervalMs = 100;
 
-/** The most layers that places can count (native/ram-places.h). */
+/** The most layers that places can count (native/ram/ram-places.h). */
 export const layersMax = 32;
 
 export interface SavedRegion {

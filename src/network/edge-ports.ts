@@ -34,7 +34,7 @@ export interface EdgeRelease {
 }
 
 const WORDS_A_PORT = 8;
-/** Place of `dropped` in a port's words (native/gate.h). */
+/** Place of `dropped` in a port's words (native/gate/gate.h). */
 const DROPPED = 7;
 
 /**

@@ -1,6 +1,6 @@
-import { CutSchedule } from '../agent/cut-schedule.ts';
-import { Lease } from '../agent/lease.ts';
-import { requireState, type SessionState } from '../agent/session-state.ts';
+import { CutSchedule } from '../agent/snapshot/cut-schedule.ts';
+import { Lease } from '../agent/session/lease.ts';
+import { requireState, type SessionState } from '../agent/session/session-state.ts';
 import { StaghornError } from '../errors/index.ts';
 import { deferred } from '../protocol/deferred.ts';
 import type { AgentParams, AgentResult } from '../protocol/rpc.ts';
@@ -19,7 +19,7 @@ export interface SessionParts {
 }
 
 /**
- * One barrier on a simulated host: states, lease and schedule are the real agent's (src/agent/stop-session.ts);
+ * One barrier on a simulated host: states, lease and schedule are the real agent's (src/agent/snapshot/stop-session.ts);
  * QEMU, gate and disk are taken to do what they are told, after a time.
  */
 export class SimulatedSession {

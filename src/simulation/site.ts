@@ -1,5 +1,5 @@
-import { Catalog } from '../controller/catalog.ts';
-import { AgentPool } from '../controller/agent-pool.ts';
+import { Catalog } from '../controller/catalog/catalog.ts';
+import { AgentPool } from '../controller/hosts/agent-pool.ts';
 import { Controller } from '../controller/controller.ts';
 import { markInterrupted } from '../controller/index.ts';
 import type { StaghornError } from '../errors/index.ts';

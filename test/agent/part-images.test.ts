@@ -17,7 +17,7 @@ import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { receivePart, sendPart } from '../../src/agent/part-stream.ts';
+import { receivePart, sendPart } from '../../src/agent/parts/part-stream.ts';
 import { TarDecoder, tarEnd, tarHeader, tarPadding } from '../../src/archive/tar.ts';
 import { compressZstd, decompressZstd } from '../../src/native/zstd-stream.ts';
 import { SnapshotStore } from '../../src/store/snapshot-directory.ts';

@@ -5,7 +5,7 @@ import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { receivePart, sendPart } from '../../src/agent/part-stream.ts';
+import { receivePart, sendPart } from '../../src/agent/parts/part-stream.ts';
 import { tarEnd, tarHeader, tarPadding } from '../../src/archive/tar.ts';
 import { compressZstd } from '../../src/native/zstd-stream.ts';
 import { allocatedBytes, SnapshotStore } from '../../src/store/snapshot-directory.ts';

@@ -2,7 +2,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { VmGroup } from '../../src/agent/vm-group.ts';
+import { VmGroup } from '../../src/agent/session/vm-group.ts';
 import { monotonicNs } from '../../src/native/clock.ts';
 import { waitsToRead } from '../../src/native/descriptors.ts';
 import { sendFrames } from '../../src/native/gate.ts';

@@ -16,8 +16,8 @@ import {
   type SnapshotInput,
   type StoredFrame,
 } from '../../src/protocol/resources.ts';
-import { selectForPruning } from '../../src/controller/prune.ts';
-import { fits, type SnapshotFilter } from '../../src/controller/snapshot-filter.ts';
+import { selectForPruning } from '../../src/controller/snapshots/prune.ts';
+import { fits, type SnapshotFilter } from '../../src/controller/snapshots/snapshot-filter.ts';
 import type { PruneInput } from '../../src/protocol/prune.ts';
 import type { Rolling, RollingInput } from '../../src/protocol/rolling.ts';
 import { FakeOperations } from './fake-operations.ts';

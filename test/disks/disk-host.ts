@@ -36,6 +36,9 @@ const silent = () => undefined;
 /** Tests may run beside others. */
 const leadNs = 200_000_000n;
 
+/** A name that no other test's QEMU has: an agent chooses VMs by their names. */
+export const theVm = `vm-${process.pid}`;
+
 /** An agent in this process, an Open vSwitch of its own, and VMs whose guests do nothing but use their disks. */
 export class DiskHost {
   readonly directory = mkdtempSync(join(tmpdir(), `staghorn-disks-${process.pid}-`));

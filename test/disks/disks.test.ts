@@ -1,7 +1,7 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
 import { eventually } from '../native/qemu.ts';
-import { DiskHost } from './disk-host.ts';
+import { DiskHost, theVm } from './disk-host.ts';
 
 let host: DiskHost;
 
@@ -118,14 +118,14 @@ describe('a VM with disks', { timeout: 120_000 }, () => {
   for (const { name, disks, images, args } of kinds) {
     it(`${name} finds after a restore what it had written, and nothing later`, async () => {
       for (const image of images) host.qemuImg(...image);
-      await host.launch('vm', args, disks);
-      const first = await host.snapshot('vm');
-      await host.countsOn('vm');
-      const second = await host.snapshot('vm');
-      await expectTrueDisks('vm', first);
-      const ofRestored = await host.snapshot('vm');
-      await expectTrueDisks('vm', second);
-      await expectTrueDisks('vm', ofRestored);
+      await host.launch(theVm, args, disks);
+      const first = await host.snapshot(theVm);
+      await host.countsOn(theVm);
+      const second = await host.snapshot(theVm);
+      await expectTrueDisks(theVm, first);
+      const ofRestored = await host.snapshot(theVm);
+      await expectTrueDisks(theVm, second);
+      await expectTrueDisks(theVm, ofRestored);
       expect(host.warnings).toEqual([]);
     });
   }

@@ -3,11 +3,11 @@ import { PassThrough, Readable } from 'node:stream';
 import { buffer } from 'node:stream/consumers';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 
-import { receivePart, sendPart } from '../../src/agent/part-stream.ts';
+import { receivePart, sendPart } from '../../src/agent/parts/part-stream.ts';
 import { SnapshotStore } from '../../src/store/snapshot-directory.ts';
 import { readOpenFiles } from '../../src/vmm/disks/open-files.ts';
 import { eventually } from '../native/qemu.ts';
-import { DiskHost } from './disk-host.ts';
+import { DiskHost, theVm } from './disk-host.ts';
 
 let host: DiskHost;
 
@@ -28,7 +28,7 @@ async function takeAway(snapshot: string): Promise<Buffer> {
   await sendPart(store, { ...identity, prefix: '', isLast: true }, output);
   output.end();
   const sent = await whole;
-  await host.kill('vm');
+  await host.kill(theVm);
   // It is where its QEMU was started, which a host must have.
   rmSync(host.images, { recursive: true });
   mkdirSync(host.images);
@@ -88,27 +88,27 @@ describe('a VM whose disks came from another store', { timeout: 120_000 }, () =>
   for (const { name, disks, images, args } of kinds) {
     it(`${name} finds what it had written, where nothing of the origin is left`, async () => {
       for (const image of images) host.qemuImg(...image);
-      await host.launch('vm', args, disks);
-      await host.snapshot('vm');
-      await host.countsOn('vm');
-      const snapshot = await host.snapshot('vm');
-      await eventually(async () => (await host.report('vm')).count > host.countAtCut('vm', snapshot) + 3);
+      await host.launch(theVm, args, disks);
+      await host.snapshot(theVm);
+      await host.countsOn(theVm);
+      const snapshot = await host.snapshot(theVm);
+      await eventually(async () => (await host.report(theVm)).count > host.countAtCut(theVm, snapshot) + 3);
       const sent = await takeAway(snapshot);
       await bringBack(snapshot, sent);
       await host.restore(snapshot);
-      expect(await host.countsOn('vm')).toMatchObject({ strangeDisks: 0, failedCalls: 0 });
+      expect(await host.countsOn(theVm)).toMatchObject({ strangeDisks: 0, failedCalls: 0 });
       // It is a VM like any other from here on.
-      const next = await host.snapshot('vm');
-      await host.countsOn('vm');
+      const next = await host.snapshot(theVm);
+      await host.countsOn(theVm);
       await host.call('removeSnapshot', { snapshot });
       await host.restore(next);
-      expect(await host.countsOn('vm')).toMatchObject({ strangeDisks: 0, failedCalls: 0 });
+      expect(await host.countsOn(theVm)).toMatchObject({ strangeDisks: 0, failedCalls: 0 });
       expect((await host.call('verify', { snapshot: next, manifestSha256: null })).problems).toEqual([]);
       await host.call('removeSnapshot', { snapshot: next });
       expect(readdirSync(host.store)).toEqual(['disks']);
-      const used = (await readOpenFiles(await host.pid('vm'))).map(({ path }) => path);
+      const used = (await readOpenFiles(await host.pid(theVm))).map(({ path }) => path);
       expect(host.overlays().filter((path) => !used.includes(path))).toEqual([]);
-      expect(await host.countsOn('vm')).toMatchObject({ strangeDisks: 0, failedCalls: 0 });
+      expect(await host.countsOn(theVm)).toMatchObject({ strangeDisks: 0, failedCalls: 0 });
       expect(host.warnings).toEqual([]);
     });
   }

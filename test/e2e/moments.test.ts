@@ -5,10 +5,10 @@ import { dirname, join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it, vi } from 'vitest';
 import { z } from 'zod';
 
-import { AgentPool } from '../../src/controller/agent-pool.ts';
-import { sshConnector } from '../../src/controller/agent-link.ts';
+import { AgentPool } from '../../src/controller/hosts/agent-pool.ts';
+import { sshConnector } from '../../src/controller/hosts/agent-link.ts';
 import { agentBundle } from '../../src/controller/index.ts';
-import { copyPart } from '../../src/controller/transfer.ts';
+import { copyPart } from '../../src/controller/transfers/transfer.ts';
 import type { Lab } from '../../src/lab/index.ts';
 import { experiment, operation, snapshot, type Snapshot } from '../../src/protocol/resources.ts';
 import { rolling } from '../../src/protocol/rolling.ts';

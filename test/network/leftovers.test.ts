@@ -23,7 +23,7 @@ import { VmPorts } from '../../src/network/vm-ports.ts';
 import { NetworkLab, numberedFrame, numberOf, numbers } from './network-lab.ts';
 import type { LabTap } from './network-lab.ts';
 
-/** Places of the journal's words (native/leftover-journal.h). */
+/** Places of the journal's words (native/gate/leftover-journal.h). */
 const [COUNT, READING, RETURNED, ATTEMPT] = [16, 24, 32, 40] as const;
 const HEAD_BYTES = 64;
 const RECORD_BYTES = 88;

@@ -1,6 +1,6 @@
 import { closeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { unplugTaps } from '../../src/agent/orphan-taps.ts';
+import { unplugTaps } from '../../src/agent/recovery/orphan-taps.ts';
 import { Gate, sendFrames } from '../../src/native/gate.ts';
 import { setLink } from '../../src/native/netlink.ts';
 import { plugTap } from '../../src/native/plug.ts';

@@ -2,7 +2,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { restoreSwitches } from '../../src/agent/switch-restore.ts';
+import { restoreSwitches } from '../../src/agent/restore/switch-restore.ts';
 import { FlowMemory } from '../../src/network/switches/flow-memory.ts';
 import { readBridges, bridgesAround } from '../../src/network/switches/config.ts';
 import { readOpenFlow } from '../../src/network/switches/openflow.ts';

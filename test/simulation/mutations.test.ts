@@ -35,7 +35,7 @@ const mutations: readonly Mutation[] = [
   },
   {
     mistake: 'an agent does not notice that its lease has run out',
-    file: 'src/agent/lease.ts',
+    file: 'src/agent/session/lease.ts',
     text: 'this.#cancel = time.after(ms, onExpired);',
     instead: 'this.#cancel = time.after(ms, () => undefined);\n    this.renew = () => undefined;',
     breaks: 'after faults stop, everything runs and all gates are open',
@@ -56,7 +56,7 @@ const mutations: readonly Mutation[] = [
   },
   {
     mistake: 'a cut is made although the barrier has ended',
-    file: 'src/agent/cut-schedule.ts',
+    file: 'src/agent/snapshot/cut-schedule.ts',
     text: 'this.#cancel?.();',
     instead: '',
     breaks: 'after faults stop, everything runs and all gates are open',

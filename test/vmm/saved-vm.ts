@@ -2,8 +2,8 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { RamStorage } from '../../src/agent/ram-storage.ts';
-import { StoppedVmSaver, type StoredVmParts } from '../../src/agent/stopped-vm-saver.ts';
+import { RamStorage } from '../../src/agent/snapshot/ram-storage.ts';
+import { StoppedVmSaver, type StoredVmParts } from '../../src/agent/snapshot/stopped-vm-saver.ts';
 import { writeMemory } from '../../src/native/ram.ts';
 import { isErrno } from '../../src/native/rtnetlink.ts';
 import type { SaveMethod } from '../../src/protocol/vm.ts';

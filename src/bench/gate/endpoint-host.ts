@@ -2,7 +2,7 @@ import { rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
-import { VmGroup } from '../../agent/vm-group.ts';
+import { VmGroup } from '../../agent/session/vm-group.ts';
 import { closeDescriptor, duplicateDescriptor } from '../../native/descriptors.ts';
 import { plugTap } from '../../native/plug.ts';
 import { isErrno } from '../../native/rtnetlink.ts';
@@ -19,10 +19,7 @@ const boundMs = 5000;
 const busyBoundMs = 5000;
 
 /** What a VmGroup uses of a VM. */
-type GroupedVm = Pick<
-  ControlledVm,
-  'name' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'
-> & {
+type GroupedVm = Pick<ControlledVm, 'name' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'> & {
   readonly qmp: Pick<ControlledVm['qmp'], 'fd' | 'isClosed'>;
 };
 

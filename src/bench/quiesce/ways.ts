@@ -35,7 +35,7 @@ export const parallelQmp: Way = {
 /** When vCPUs are held while main threads work. */
 export type HeldAt = readonly ('stop' | 'resume')[];
 
-/** As Staghorn's agent does (src/agent/vm-group.ts). */
+/** As Staghorn's agent does (src/agent/session/vm-group.ts). */
 export function barrier(name: string, heldAt: HeldAt): Way {
   const heldOf = (vms: readonly FleetVm[], at: HeldAt[number]) =>
     heldAt.includes(at) ? vms.map(heldVm) : [];

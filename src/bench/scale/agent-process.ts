@@ -5,7 +5,7 @@ import { connect } from 'node:net';
 import { fileURLToPath } from 'node:url';
 
 import { agentContract } from '../../protocol/rpc.ts';
-import type { AgentConnection } from '../../controller/agent-link.ts';
+import type { AgentConnection } from '../../controller/hosts/agent-link.ts';
 import { createRpcClient } from '../../transport/rpc.ts';
 
 const main = fileURLToPath(new URL('agents-main.js', import.meta.url));

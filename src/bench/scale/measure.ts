@@ -2,8 +2,8 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 
-import { AgentPool } from '../../controller/agent-pool.ts';
-import { Catalog } from '../../controller/catalog.ts';
+import { AgentPool } from '../../controller/hosts/agent-pool.ts';
+import { Catalog } from '../../controller/catalog/catalog.ts';
 import { Controller } from '../../controller/controller.ts';
 import { StaghornError } from '../../errors/index.ts';
 import type { Logger } from '../../protocol/logger.ts';

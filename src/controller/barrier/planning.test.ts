@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 
 import { cutLeadNs } from '../../protocol/instant.ts';
-import { exchangingMax } from '../clock-offset.ts';
+import { exchangingMax } from '../hosts/clock-offset.ts';
 import {
   cutMarginNs,
   planCut,

@@ -1,5 +1,5 @@
 import { cutLeadNs } from '../../protocol/instant.ts';
-import { exchangingMax, type ClockOffset } from '../clock-offset.ts';
+import { exchangingMax, type ClockOffset } from '../hosts/clock-offset.ts';
 
 /** The planning of instants: pure, on the controller's clock unless it says otherwise. */
 

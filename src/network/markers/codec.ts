@@ -32,7 +32,7 @@ const tagBytes = 4;
 export const nonceBytes = 8;
 /** Without the frame check sequence (IEEE 802.3, minFrameSize). */
 const frameBytesMin = 60;
-/** The gate keeps no larger one (kMarkerCapacity in native/gate-program.cc). */
+/** The gate keeps no larger one (kMarkerCapacity in native/gate/gate-program.cc). */
 const frameBytesMax = 128;
 
 /** The frame of a marker. Throws a RangeError if its names are too long for one. */

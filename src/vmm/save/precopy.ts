@@ -4,7 +4,7 @@ import { OutgoingMigration } from './migration.ts';
 /**
  * So many pages stay with QEMU until the VM has stopped: with none left it would stop the VM by itself. A page of zeros
  * is 9 bytes of the stream, and QEMU has at most a narrow pipe of 4 KiB and a buffer of 32 KiB under way, 4096 pages
- * (migration/qemu-file.c, IO_BUF_SIZE; native/ram-stream.cc narrows the pipe).
+ * (migration/qemu-file.c, IO_BUF_SIZE; native/ram/ram-stream.cc narrows the pipe).
  */
 const pagesHeldBack = 4608;
 

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { MarkerExchange } from '../../../src/agent/marker-exchange.ts';
+import { MarkerExchange } from '../../../src/agent/snapshot/marker-exchange.ts';
 import { Endpoint } from '../../../src/bench/traffic/index.ts';
 import { runCut, runResume } from '../../../src/native/barrier.ts';
 import { monotonicNs } from '../../../src/native/clock.ts';
@@ -22,7 +22,7 @@ const frameFile = 'frames.bin';
 /** Devices between the switches of the hosts. */
 const underlay = ['underlay', 'br-underlay'];
 
-/** The VMs of one host and the gate on their ports, as an agent has them (src/agent/stop-session.ts, vm-group.ts). */
+/** The VMs of one host and the gate on their ports, as an agent has them (src/agent/snapshot/stop-session.ts, vm-group.ts). */
 export class HeldVms {
   readonly #params: ArmParams;
   readonly #endpoints: readonly Endpoint[];

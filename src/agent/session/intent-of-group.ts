@@ -1,0 +1,55 @@
+import { describeEdge } from './edge-of-host.ts';
+import type { Intent } from './intent.ts';
+import { thisProcess } from '../../vmm/process-identity.ts';
+import type { StopInstants, VmGroup } from './vm-group.ts';
+
+export interface IntentParts {
+  readonly barrier: string;
+  readonly kind: Intent['kind'];
+  readonly phase: Intent['phase'];
+  readonly snapshot: string | null;
+  readonly group: VmGroup;
+  readonly stops: StopInstants;
+  readonly plugged?: readonly string[];
+  readonly restores?: Intent['restores'];
+}
+
+/** What is to be written down of a group of VMs so that another process can put the host right. */
+export function intentOf({
+  barrier,
+  kind,
+  phase,
+  snapshot,
+  group,
+  stops,
+  plugged = [],
+  restores = null,
+}: IntentParts): Intent {
+  return {
+    barrier,
+    agent: thisProcess(),
+    kind,
+    phase,
+    snapshot,
+    vms: group.vms.map((vm) => ({
+      name: vm.name,
+      pid: vm.process.pid,
+      startTicks: vm.process.startTicks,
+      qmpSocket: vm.vm.qmpSocket!,
+      resumes: vm.resumes,
+      stoppedAtNs: stops.get(vm.name) ?? null,
+      taps: group.ports.ports
+        .filter((port) => port.vm === vm.name)
+        .map((port) => ({
+          tap: port.name,
+          ifindex: port.ifindex,
+          slot: group.ports.slotOf(port),
+          preloadedFrom: group.ports.preloadedFrom(port),
+        })),
+    })),
+    plugged: [...plugged],
+    restores,
+    gate: group.ports.identity,
+    edge: describeEdge(group.edge),
+  };
+}

@@ -1,0 +1,236 @@
+import { StaghornError } from '../../errors/index.ts';
+import type { EdgePorts } from '../../network/edge-ports.ts';
+import { VmPorts } from '../../network/vm-ports.ts';
+import type { Logger } from '../../protocol/logger.ts';
+import type { AgentParams } from '../../protocol/rpc.ts';
+import type { MethodChoice, SaveMethod } from '../../protocol/vm.ts';
+import type { PartialSnapshot, SnapshotStore } from '../../store/snapshot-directory.ts';
+import { ControlledVm } from '../../vmm/controlled-vm.ts';
+import { overlaySpareBytes, type DiskDirectory } from '../../vmm/disks/disk-directory.ts';
+import { requireFit, type HostSurroundings } from '../../vmm/inspect.ts';
+import { ramBytesOf } from '../../vmm/ram-layout.ts';
+import type { QemuProcess } from '../../vmm/qemu-process.ts';
+import { chooseMethod, saveMethods } from '../../vmm/save-methods.ts';
+import { edgeOf } from '../session/edge-of-host.ts';
+import { readSurroundings, selectProcesses, switchedDevices } from '../host-inventory.ts';
+import type { IntentJournal } from '../session/intent.ts';
+import { intentOf } from '../session/intent-of-group.ts';
+import { NetworkWatch } from './network-watch.ts';
+import { RamStorage } from './ram-storage.ts';
+import { SnapshotWriter } from './snapshot-writer.ts';
+import { SwitchSaver } from './switch-saver.ts';
+import { StopSession, type SessionReports } from './stop-session.ts';
+import { VmGroup } from '../session/vm-group.ts';
+
+export interface ArmTools {
+  readonly store: SnapshotStore;
+  readonly disks: DiskDirectory;
+  readonly journal: IntentJournal;
+  readonly reports: SessionReports;
+  readonly log: Logger;
+}
+
+/** Identities (16 bytes for each page) and places (1 KiB for each MiB). */
+const besideRam = 16 / 4096 + 1024 / 2 ** 20;
+/** What the manifest, frames and checksums may need beside RAM. */
+const spareBytes = 64 * 1024 * 1024;
+
+/**
+ * Makes everything ready for a cut; nothing in the experiment changes. Whatever fails, all is taken back.
+ * @throws StaghornError 'not-found', 'vm-unfit', 'network-unfit', 'host-unfit', 'disk-full'
+ */
+export async function arm(
+  params: AgentParams<'arm'>,
+  tools: ArmTools,
+  signal: AbortSignal,
+): Promise<StopSession> {
+  const undo: (() => unknown)[] = [];
+  try {
+    const [surroundings, processes] = await Promise.all([
+      readSurroundings(signal),
+      selectProcesses(params.vms),
+    ]);
+    const vms = await openVms(processes, surroundings, signal, undo);
+    const watch = await watchNetwork(params, vms, signal, undo);
+    const chosen = params.snapshot === null ? [] : await chooseMethods(params.method, vms, tools.store);
+    const ports = VmPorts.create({
+      ports: VmGroup.portsOf(vms),
+      ringBytes: params.frameBufferBytes,
+      hold: false,
+    });
+    undo.push(() => ports.close());
+    const edge = armEdge(params, surroundings, watch, undo);
+    const group = new VmGroup(vms, ports, edge);
+    const stops = new Map<string, bigint>();
+    undo.push(() => tools.journal.remove(params.barrier));
+    await tools.journal.write(
+      intentOf({
+        barrier: params.barrier,
+        kind: 'stop',
+        phase: 'armed',
+        snapshot: params.snapshot,
+        group,
+        stops,
+      }),
+    );
+    // After the intent: whoever finds it removes these too.
+    ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
+    const { writer, warnings } =
+      params.snapshot === null
+        ? { writer: null, warnings: [] }
+        : await prepareWriter({ ...params, snapshot: params.snapshot }, chosen, surroundings, tools, {
+            signal,
+            undo,
+          });
+    ports.attach();
+    edge?.attach();
+    signal.throwIfAborted();
+    return new StopSession({
+      params,
+      group,
+      writer,
+      switchedDevices: switchedDevices(surroundings),
+      watch,
+      warnings: [...watch.undeclared.map(describeUndeclared), ...warnings],
+      ...tools,
+    });
+  } catch (error) {
+    for (const step of undo.reverse()) await step();
+    throw error;
+  }
+}
+
+/** Makes ready to keep what the snapshot is of: each part waits for another program, and none for another part. */
+async function prepareWriter(
+  params: AgentParams<'arm'> & { snapshot: string },
+  chosen: readonly ChosenMethod[],
+  { links }: HostSurroundings,
+  tools: ArmTools,
+  { signal, undo }: { signal: AbortSignal; undo: (() => unknown)[] },
+): Promise<{ writer: SnapshotWriter; warnings: string[] }> {
+  const vms = chosen.map(({ vm }) => vm);
+  const [switches, losses, storage, directory] = await allOf([
+    SwitchSaver.prepare(links, vms, signal),
+    allOf(vms.map((vm) => vm.losses())),
+    RamStorage.prepare(params, tools.store, vms, signal),
+    prepareDirectory(params.snapshot, chosen, params.ram, tools, undo),
+  ]);
+  const warnings = [...switches.warnings, ...losses.flat(), ...storage.warnings];
+  return { writer: new SnapshotWriter(directory, chosen, switches, storage), warnings };
+}
+
+/** As Promise.all, but a failure waits for the others too: nothing goes on when it is taken back. */
+async function allOf<const T extends readonly Promise<unknown>[]>(
+  works: T,
+): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
+  const results = await Promise.allSettled(works);
+  const failure = results.find((result) => result.status === 'rejected');
+  if (failure !== undefined) throw failure.reason;
+  return Promise.all(works);
+}
+
+async function watchNetwork(
+  { externalPorts: external }: AgentParams<'arm'>,
+  vms: readonly ControlledVm[],
+  signal: AbortSignal,
+  undo: (() => unknown)[],
+): Promise<NetworkWatch> {
+  const taps = vms.flatMap(({ taps }) =>
+    taps.flatMap(({ nic, fds: [fd] }) => (fd === undefined ? [] : [{ name: nic.tap, fd }])),
+  );
+  const watch = await NetworkWatch.start({ taps, external, signal });
+  undo.push(() => watch.close());
+  return watch;
+}
+
+function armEdge(
+  { externalPorts: names, externalFrames: frames, frameBufferBytes: ringBytes }: AgentParams<'arm'>,
+  { links }: HostSurroundings,
+  { interfaces }: NetworkWatch,
+  undo: (() => unknown)[],
+): EdgePorts | null {
+  const edge = edgeOf({ names, frames, ringBytes }, links, interfaces);
+  undo.push(() => edge?.close());
+  return edge;
+}
+
+const describeUndeclared = (port: string): string =>
+  `port ${port} belongs to no VM of the experiment and is not declared external: what comes in from it is in flight like any other frame`;
+
+async function openVms(
+  processes: readonly QemuProcess[],
+  surroundings: HostSurroundings,
+  signal: AbortSignal,
+  undo: (() => unknown)[],
+): Promise<ControlledVm[]> {
+  if (processes.length === 0) throw new StaghornError('not-found', 'no QEMU runs on this host');
+  const vms = await allOf(
+    processes.map(async (process) => {
+      const vm = await ControlledVm.open(process, surroundings, signal);
+      undo.push(() => vm.close());
+      return vm;
+    }),
+  );
+  requireFit(vms.map(({ vm }) => vm));
+  return vms;
+}
+
+interface ChosenMethod {
+  readonly vm: ControlledVm;
+  readonly method: SaveMethod;
+}
+
+async function chooseMethods(
+  choice: MethodChoice,
+  vms: readonly ControlledVm[],
+  store: SnapshotStore,
+): Promise<ChosenMethod[]> {
+  const chosen = vms.map((vm) => ({ vm, method: requireMethod(vm, choice) }));
+  await requireSpace(chosen, store);
+  return chosen;
+}
+
+async function prepareDirectory(
+  snapshot: string,
+  chosen: readonly ChosenMethod[],
+  { maxBytesPerSecond }: AgentParams<'arm'>['ram'],
+  { store, disks }: ArmTools,
+  undo: (() => unknown)[],
+): Promise<PartialSnapshot> {
+  const directory = await store.create(snapshot);
+  undo.push(() => directory.discard());
+  const place = { directory: directory.path, maxBytesPerSecond };
+  await allOf(chosen.map(({ vm, method }) => vm.prepareSave(method, place, disks)));
+  return directory;
+}
+
+function requireMethod({ name, vm }: ControlledVm, choice: MethodChoice): SaveMethod {
+  const method = chooseMethod(choice, vm.methods);
+  if (method !== null) return method;
+  const reasons = Object.entries(vm.methods).flatMap(([tried, reason]) =>
+    reason !== null && (choice === 'auto' || choice === tried) ? [`${tried}: ${reason}`] : [],
+  );
+  throw new StaghornError(
+    'vm-unfit',
+    `VM ${name} cannot be saved by method ${choice}: ${reasons.join('; ')}`,
+    {
+      context: { vm: name },
+    },
+  );
+}
+
+async function requireSpace(chosen: readonly ChosenMethod[], store: SnapshotStore): Promise<void> {
+  const ramBytes = chosen.reduce(
+    (sum, { vm: { layout }, method }) => sum + ramBytesOf(layout) * saveMethods[method].copiesOnDisk,
+    0,
+  );
+  const writableDisks = chosen.reduce((sum, { vm: { disks } }) => sum + disks.writable.length, 0);
+  const neededBytes = Math.ceil(ramBytes * (1 + besideRam)) + writableDisks * overlaySpareBytes + spareBytes;
+  const freeBytes = await store.freeBytes();
+  if (freeBytes >= neededBytes) return;
+  const mebibytes = (bytes: number) => `${Math.ceil(bytes / 1024 / 1024)} MiB`;
+  throw new StaghornError(
+    'disk-full',
+    `the snapshot may need ${mebibytes(neededBytes)} and ${mebibytes(freeBytes)} are free in the snapshot store`,
+  );
+}

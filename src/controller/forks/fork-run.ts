@@ -1,0 +1,113 @@
+import type { ForkResult, RestoreInput } from '../../protocol/resources.ts';
+import { defaultLeaseMs, type BarrierHost } from '../hosts/agent-barrier.ts';
+import { forkProcedure } from '../barrier/procedures.ts';
+import { BarrierRun } from '../barrier/run.ts';
+import type { StoredSnapshot } from '../catalog/catalog.ts';
+import type { PlannedFork } from './fork-plan.ts';
+import { RestoreBarrier } from '../restores/restore-barrier.ts';
+import type { RestorePart } from '../restores/restore-plan.ts';
+
+export type MadeFork = ForkResult['forks'][number];
+
+export interface ForkRunOptions {
+  readonly stored: StoredSnapshot;
+  /** Of the experiment that is forked. */
+  readonly hosts: readonly BarrierHost[];
+  /** Whether the checksums of RAM are recomputed. */
+  readonly verify: boolean;
+  readonly startedAtNs: bigint;
+  readonly signal: AbortSignal;
+}
+
+/** One fork on its way: loaded first, and let go when all of its request are. */
+export class ForkRun {
+  readonly #fork: PlannedFork;
+  readonly #options: ForkRunOptions;
+  readonly #barrier: RestoreBarrier;
+  readonly #run: BarrierRun;
+  #loaded: () => void = () => undefined;
+  /** Rejects with the cause when it was given up and nothing of it is under way any more. */
+  #completed: Promise<void> = Promise.resolve();
+
+  constructor(fork: PlannedFork, options: ForkRunOptions) {
+    const { stored, hosts, verify, signal } = options;
+    const { definition, vms } = fork;
+    const { fork: number, tunnelKeys } = definition.fork;
+    this.#fork = fork;
+    this.#options = options;
+    this.#barrier = new RestoreBarrier({
+      snapshot: stored.snapshot.id,
+      stoppedAtMs: Date.parse(stored.snapshot.stoppedAt ?? stored.snapshot.createdAt),
+      parts: partsOf(fork, stored, hosts),
+      whole: true,
+      input: { ...plainRestore, verify },
+      placement: { fork: number, tunnelKeys },
+      hosts: hosts.map((host) => ({
+        ...host,
+        vms: [...(vms.get(host.name)?.values() ?? [])],
+        externalPorts: [],
+      })),
+      report: ({ step }) => {
+        if (step === 'hold') this.#loaded();
+      },
+    });
+    const names = hosts.map(({ name }) => name);
+    const procedure = forkProcedure;
+    const port = this.#barrier;
+    this.#run = new BarrierRun({ procedure, hosts: names, port, leaseMs: defaultLeaseMs, signal });
+  }
+
+  /** Brings its VMs to where they only have to be let go. @throws StaghornError */
+  async load(): Promise<void> {
+    const loaded = new Promise<void>((resolve) => (this.#loaded = resolve));
+    this.#completed = this.#run.complete().finally(() => this.#barrier.close());
+    this.#completed.catch(() => undefined);
+    await Promise.race([loaded, this.#completed]);
+  }
+
+  release(): void {
+    this.#run.release();
+  }
+
+  /** Waits until it runs and every frame is delivered. @throws StaghornError */
+  async complete(): Promise<MadeFork> {
+    await this.#completed;
+    const { definition, vms } = this.#fork;
+    const { startedAtNs } = this.#options;
+    const settled = [...this.#barrier.settled];
+    const resumedNs = [...this.#barrier.resumes.values()].flatMap((resumes) => [...resumes.values()]);
+    const lastNs = resumedNs.reduce((last, instant) => (instant > last ? instant : last), startedAtNs);
+    return {
+      experiment: definition.name,
+      durationMs: Number(lastNs - startedAtNs) / 1e6,
+      vms: [...vms].flatMap(([host, names]) => [...names.values()].map((name) => ({ host, name }))),
+      framesDelivered: settled.reduce((sum, [, { framesReplayed }]) => sum + framesReplayed, 0),
+      warnings: settled.flatMap(([host, { warnings }]) => warnings.map((text) => `host ${host}: ${text}`)),
+    };
+  }
+}
+
+const plainRestore: RestoreInput = {
+  replace: false,
+  verify: true,
+  paused: false,
+  clock: 'hidden',
+  dryRun: false,
+};
+
+/** Each host makes the fork of its own part; VMs have the names of the fork. */
+function partsOf(
+  { vms }: PlannedFork,
+  { snapshot, manifests }: StoredSnapshot,
+  hosts: readonly BarrierHost[],
+): Map<string, RestorePart> {
+  const parts = hosts.map(({ name: host }): [string, RestorePart] => {
+    const own = snapshot.vms.filter((vm) => vm.host === host);
+    const stops = own.map(
+      ({ name, stopOffsetNs }) => [vms.get(host)!.get(name)!, BigInt(stopOffsetNs)] as const,
+    );
+    const part = { from: host, to: host, vms: null, manifestSha256: manifests[host] ?? '' };
+    return [host, { ...part, stopOffsetsNs: new Map(stops) }];
+  });
+  return new Map(parts);
+}
