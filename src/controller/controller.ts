@@ -33,7 +33,7 @@ import { Metrics } from './metrics.ts';
 import { Operations, type OperationStart } from './operations.ts';
 import { Pauses } from './snapshots/pauses.ts';
 import { destroyFork } from './forks/remove-fork.ts';
-import { restoreSnapshot } from './restores/restore-snapshot.ts';
+import { restoreSnapshot, type RestoreTools } from './restores/restore-snapshot.ts';
 import { verifySnapshot } from './snapshots/verify-snapshot.ts';
 import { RollingSnapshots, type RollingWork } from './snapshots/rolling.ts';
 import type { Health, StaghornService } from './service.ts';
@@ -74,8 +74,13 @@ export class Controller implements StaghornService {
     });
   }
 
+  /** What may end standing. */
+  get #standing(): RestoreTools {
+    return { experiments: this.#experiments, pauses: this.#pauses };
+  }
+
   get #tools(): CareTools {
-    return { experiments: this.#experiments, catalog: this.#catalog };
+    return { experiments: this.#experiments, operations: this.#operations, catalog: this.#catalog };
   }
 
   /** Ends what is under way, each with every VM running. */
@@ -109,7 +114,7 @@ export class Controller implements StaghornService {
   }
 
   async removeExperiment(name: string, { destroy = false } = {}): Promise<void> {
-    if (destroy) await destroyFork(this.#experiments, name);
+    if (destroy) await destroyFork(this.#standing, name);
     else this.#experiments.remove(name);
   }
 
@@ -156,8 +161,9 @@ export class Controller implements StaghornService {
       experiment: name,
       snapshot: null,
       work: async () => {
-        await this.#pauses.resume(name);
-        return null;
+        const startedAtNs = process.hrtime.bigint();
+        const resumedNs = await this.#pauses.resume(name);
+        return { experiment: name, durationMs: Number((resumedNs ?? startedAtNs) - startedAtNs) / 1e6 };
       },
     });
   }
@@ -212,7 +218,7 @@ export class Controller implements StaghornService {
 
   deleteSnapshot(id: string): Operation {
     const { snapshot } = this.#requireSnapshot(id);
-    requireRemovable(this.#experiments, snapshot);
+    requireRemovable(this.#tools, snapshot);
     return this.#startOn(snapshot, 'delete', async ({ signal }) => {
       await removeSnapshot(this.#tools, snapshot, signal);
       return null;
@@ -253,8 +259,7 @@ export class Controller implements StaghornService {
     const stored = this.#requireSealed(id);
     const end = this.#experiments.begin(stored.snapshot.experiment, 'restoring');
     return this.#startOn(stored.snapshot, 'restore', async (context) => {
-      const tools = { experiments: this.#experiments, pauses: this.#pauses };
-      const result = await restoreSnapshot(tools, stored, input, context, end);
+      const result = await restoreSnapshot(this.#standing, stored, input, context, end);
       if (!input.dryRun) this.#catalog.setMoment(stored.snapshot.experiment, id);
       return result;
     });
@@ -263,7 +268,7 @@ export class Controller implements StaghornService {
   forkSnapshot(id: string, input: ForkInput): Operation {
     const stored = this.#requireSealed(id);
     return this.#startOn(stored.snapshot, 'fork', async (context) => {
-      const result = await forkSnapshot(this.#experiments, stored, input, context);
+      const result = await forkSnapshot(this.#standing, stored, input, context);
       for (const { experiment } of result.forks) this.#catalog.setMoment(experiment, id);
       return result;
     });

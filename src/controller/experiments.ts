@@ -51,6 +51,11 @@ export class Experiments {
     this.get(name);
     const activity = this.#activities.get(name);
     if (activity !== undefined) throw busy(name, activity);
+    this.requireNoSnapshots(name);
+  }
+
+  /** @throws StaghornError 'conflict' */
+  requireNoSnapshots(name: string): void {
     const snapshots = this.#catalog.listSnapshots().filter(({ snapshot }) => snapshot.experiment === name);
     if (snapshots.length > 0) {
       throw new StaghornError(

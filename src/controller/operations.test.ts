@@ -71,4 +71,17 @@ describe('an operation', () => {
     const { operations } = start(async () => null);
     expect(() => operations.get('nothing')).toThrow(expect.objectContaining({ code: 'not-found' }) as Error);
   });
+
+  it('that reads a snapshot keeps it from being removed until it has ended', async () => {
+    const operations = new Operations(log, silent);
+    const conflict = expect.objectContaining({ code: 'conflict' }) as Error;
+    let goOn!: () => void;
+    const work = () => new Promise<null>((resolve) => (goOn = () => resolve(null)));
+    const { id } = operations.start({ kind: 'fork', experiment: 'e', snapshot: 's', work });
+    expect(() => operations.requireUnread('s')).toThrow(conflict);
+    expect(() => operations.requireUnread('another')).not.toThrow();
+    goOn();
+    await operations.ended(id);
+    expect(() => operations.requireUnread('s')).not.toThrow();
+  });
 });

@@ -9,6 +9,8 @@ import type { Operation, OperationEvent, OperationKind, Progress } from '../prot
 /** How many ended operations, and how many events of one, are remembered. */
 export const rememberedOperations = 1_000;
 export const rememberedEvents = 1_000;
+/** Kinds that read the snapshot they are about. */
+const reads: readonly OperationKind[] = ['restore', 'fork', 'verify', 'export'];
 
 export interface OperationContext {
   /** Aborts when the operation is cancelled. */
@@ -84,6 +86,17 @@ export class Operations {
 
   list(): Operation[] {
     return [...this.#entries.values()].map(({ operation }) => operation);
+  }
+
+  /** @throws StaghornError 'conflict' while a restore, fork, check or export reads the snapshot */
+  requireUnread(snapshot: string): void {
+    const reader = this.list().find(
+      (operation) =>
+        operation.snapshot === snapshot && operation.state === 'running' && reads.includes(operation.kind),
+    );
+    if (reader === undefined) return;
+    const text = `snapshot ${snapshot} is being read by operation ${reader.id} (${reader.kind}); wait for it, or cancel it`;
+    throw new StaghornError('conflict', text);
   }
 
   cancel(id: string): Operation {

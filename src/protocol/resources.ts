@@ -292,16 +292,22 @@ export const forkInput = z.strictObject({
     .optional()
     .describe('Their names begin with this, and end in a number; EXPERIMENT-fork if left out'),
   verify: z.boolean().default(true).describe('Recompute the checksums of RAM, once for all of them'),
+  paused: z
+    .boolean()
+    .default(false)
+    .describe('Leave them loaded and standing, at most 10 a request; to resume one is all it takes to run it'),
 });
 export type ForkInput = z.infer<typeof forkInput>;
 
 export const forkResult = z.strictObject({
   snapshot: snapshotId,
-  durationMs: z.number().describe('From the request to the last VM of the last fork running'),
+  durationMs: z
+    .number()
+    .describe('From the request to the last VM of the last fork running, or standing if they are left paused'),
   forks: z.array(
     z.strictObject({
       experiment: resourceName,
-      durationMs: z.number().describe('From the request to its last VM running'),
+      durationMs: z.number().describe('From the request to its last VM running or standing'),
       vms: z.array(z.strictObject({ host: z.string(), name: z.string() })),
       framesDelivered: z.int(),
       warnings: z.array(z.string()),
@@ -310,6 +316,12 @@ export const forkResult = z.strictObject({
   warnings: z.array(z.string()).describe('What the forks are not joined to, in words'),
 });
 export type ForkResult = z.infer<typeof forkResult>;
+
+export const resumeResult = z.strictObject({
+  experiment: resourceName,
+  durationMs: z.number().describe('From the request to the last VM running'),
+});
+export type ResumeResult = z.infer<typeof resumeResult>;
 
 export const verifyResult = z.strictObject({
   snapshot: snapshotId,
@@ -374,7 +386,7 @@ export const operation = z.strictObject({
   startedAt: z.iso.datetime(),
   endedAt: z.iso.datetime().nullable(),
   progress: progress.nullable().describe('The newest progress'),
-  result: z.union([snapshot, restoreResult, forkResult, verifyResult, pruneResult]).nullable(),
+  result: z.union([snapshot, restoreResult, forkResult, resumeResult, verifyResult, pruneResult]).nullable(),
   error: problem.nullable(),
 });
 export type Operation = z.infer<typeof operation>;

@@ -184,6 +184,31 @@ describe('forks of an experiment of four VMs on two hosts', { timeout: 240_000 }
     await bench.operate('DELETE', `/v1/snapshots/${taken.snapshot}`);
   });
 
+  it('stand loaded when they are to be paused, and go on from the cut when they are resumed', async () => {
+    const [first, second] = (await fork(id, { count: 2, name: 'warm', paused: true })) as [
+      MadeFork,
+      MadeFork,
+    ];
+    for (const made of [first, second]) {
+      const path = `/v1/experiments/${made.experiment}`;
+      expect(await get(path, experiment)).toMatchObject({ state: 'paused', fork: { snapshot: id } });
+      const found = await get(`${path}/vms`, z.array(experimentVm));
+      expect(found.map(({ status }) => status)).not.toContain('running');
+    }
+    const resumed = await bench.operate('POST', `/v1/experiments/${first.experiment}/resume`);
+    expect(resumed).toMatchObject({ state: 'succeeded', result: { experiment: first.experiment } });
+    await guestsOf(lab, first).waitForReports(await guestsOf(lab, first).offsets(), 2);
+    const judgement = await judgeFork(lab, before, { lab, made: first });
+    expect(judgement).toMatchObject({ guests: 4, clockJumpNs: 0 });
+    expect(await bench.flaws(judgement)).toEqual([]);
+    for (const made of [first, second]) {
+      await bench.server.client.send('DELETE', `/v1/experiments/${made.experiment}?destroy=true`);
+      expect(await tracesOf(numberOf(made))).toEqual([]);
+    }
+    const many = await bench.operate('POST', `/v1/snapshots/${id}/forks`, { count: 11, paused: true });
+    expect(many).toMatchObject({ state: 'failed', error: { code: 'invalid-input' } });
+  });
+
   it('are all taken away again when one fails, and nothing else is touched', async () => {
     const damaged = await bench.snapshot();
     await damage(`${hostPath(lab, 'h2', '/var/lib/staghorn/snapshots')}/${damaged}/d.ram`);

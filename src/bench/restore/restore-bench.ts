@@ -4,12 +4,19 @@ import type { RestoreMeasurement } from './measurement.ts';
 import { resets } from './resets.ts';
 import { snapshotLoad } from './snapshot-load.ts';
 import { virshRestore } from './virsh-restore.ts';
+import { warmStandby } from './warm-standby.ts';
 
 const sizesMiB = [128, 1024];
 const rounds = { full: 20, quick: 5 };
 
 /** Every way that is compared, in the order of the table. */
-const measurements: readonly RestoreMeasurement[] = [coldRestore, resets, snapshotLoad, virshRestore];
+const measurements: readonly RestoreMeasurement[] = [
+  coldRestore,
+  warmStandby,
+  resets,
+  snapshotLoad,
+  virshRestore,
+];
 
 /** How long it takes to bring one VM back: Staghorn's restore, and beside it what QEMU and libvirt offer. */
 export async function restoreBench(options: BenchOptions): Promise<BenchResult[]> {

@@ -1,11 +1,11 @@
 import type { Command } from 'commander';
 import { z } from 'zod';
 
-import { experiment, experimentPort, experimentVm } from '../../protocol/resources.ts';
+import { experiment, experimentPort, experimentVm, resumeResult } from '../../protocol/resources.ts';
 import { parseHost, readExperimentFile } from '../experiment-file.ts';
 import type { SessionOptions } from '../session.ts';
 import { remote, withSession, type Shell } from '../shell.ts';
-import { formatCount } from '../units.ts';
+import { formatCount, formatDuration } from '../units.ts';
 import { describeExperiment, listExperiments } from '../views/experiments.ts';
 
 const at = (name: string, rest = '') => `/v1/experiments/${encodeURIComponent(name)}${rest}`;
@@ -114,7 +114,9 @@ function changeCommands(group: Command, shell: Shell): void {
       .action(
         withSession(shell, async (session, _options: SessionOptions, name: string) => {
           const ended = await session.run('POST', at(name, `/${verb}`));
-          session.print(ended, () => `${done} ${name}\n`);
+          const resumed = resumeResult.safeParse(ended.result).data;
+          const after = resumed === undefined ? '' : `, after ${formatDuration(resumed.durationMs * 1e6)}`;
+          session.print(ended, () => `${done} ${name}${after}\n`);
         }),
       );
   }

@@ -12,6 +12,7 @@ interface ForkOptions extends SessionOptions {
   readonly count: number;
   readonly name?: string;
   readonly verify: boolean;
+  readonly paused?: boolean;
 }
 
 export function addForkCommand(program: Command, shell: Shell): void {
@@ -20,12 +21,14 @@ export function addForkCommand(program: Command, shell: Shell): void {
     .option('--count <n>', 'how many', parseCount, 1)
     .option('--name <prefix>', 'their names begin with this; EXPERIMENT-fork if left out')
     .option('--no-verify', 'do not check the checksums of RAM')
+    .option('--paused', 'leave them loaded and standing; `staghorn experiment resume` runs one at once')
     .action(
-      withSession(shell, async (session, { count, name, verify }: ForkOptions, reference: string) => {
+      withSession(shell, async (session, options: ForkOptions, reference: string) => {
+        const { count, name, verify, paused = false } = options;
         const { id } = await findSnapshot(session, reference);
-        const ended = await session.run('POST', `/v1/snapshots/${id}/forks`, { count, name, verify });
+        const ended = await session.run('POST', `/v1/snapshots/${id}/forks`, { count, name, verify, paused });
         const result = forkResult.parse(ended.result);
-        session.print(result, () => describeForks(result));
+        session.print(result, () => describeForks(result, paused));
       }),
     );
 }
@@ -35,7 +38,7 @@ function parseCount(text: string): number {
   throw new InvalidArgumentError('a number from 1');
 }
 
-function describeForks({ snapshot, forks, durationMs, warnings }: ForkResult): string {
+function describeForks({ snapshot, forks, durationMs, warnings }: ForkResult, paused: boolean): string {
   const rows = forks.map(({ experiment, vms, durationMs: ms, framesDelivered }) => [
     experiment,
     vms.map(({ name }) => name).join(','),
@@ -44,5 +47,6 @@ function describeForks({ snapshot, forks, durationMs, warnings }: ForkResult): s
   ]);
   const head = `forked ${snapshot}: ${formatCount(forks.length, 'fork')} in ${formatDuration(durationMs * 1e6)}`;
   const all = [...new Set([...warnings, ...forks.flatMap((fork) => fork.warnings)])];
-  return `${head}\n${formatTable(['EXPERIMENT', 'VMS', 'RUNNING AFTER', 'FRAMES'], rows)}${formatWarnings(all)}`;
+  const ready = paused ? 'STANDING AFTER' : 'RUNNING AFTER';
+  return `${head}\n${formatTable(['EXPERIMENT', 'VMS', ready, 'FRAMES'], rows)}${formatWarnings(all)}`;
 }

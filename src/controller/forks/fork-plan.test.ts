@@ -18,7 +18,7 @@ const snapshot = {
 } as unknown as Snapshot;
 const host = { forks: [2], tunnelKeys: [100, 7], usedKeys: [100, 7, 0x80_0000], warnings: [] };
 const around = { source, snapshot, hosts: [host], experiments: [source] };
-const input = { count: 2, verify: true };
+const input = { count: 2, verify: true, paused: false };
 
 describe('the plan of forks', () => {
   it('takes numbers, names and keys that nothing has', () => {

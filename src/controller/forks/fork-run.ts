@@ -1,9 +1,10 @@
 import type { ForkResult, RestoreInput } from '../../protocol/resources.ts';
 import { defaultLeaseMs, type BarrierHost } from '../hosts/agent-barrier.ts';
-import { forkProcedure } from '../barrier/procedures.ts';
+import { forkProcedure, pausedRestoreProcedure } from '../barrier/procedures.ts';
 import { BarrierRun } from '../barrier/run.ts';
 import type { StoredSnapshot } from '../catalog/catalog.ts';
 import type { PlannedFork } from './fork-plan.ts';
+import type { Pauses } from '../snapshots/pauses.ts';
 import { RestoreBarrier } from '../restores/restore-barrier.ts';
 import type { RestorePart } from '../restores/restore-plan.ts';
 
@@ -15,6 +16,8 @@ export interface ForkRunOptions {
   readonly hosts: readonly BarrierHost[];
   /** Whether the checksums of RAM are recomputed. */
   readonly verify: boolean;
+  /** It is to stand when it is loaded, for as long as nobody resumes it. */
+  readonly paused: boolean;
   readonly startedAtNs: bigint;
   readonly signal: AbortSignal;
 }
@@ -25,12 +28,13 @@ export class ForkRun {
   readonly #options: ForkRunOptions;
   readonly #barrier: RestoreBarrier;
   readonly #run: BarrierRun;
+  readonly #cancel = new AbortController();
   #loaded: () => void = () => undefined;
   /** Rejects with the cause when it was given up and nothing of it is under way any more. */
   #completed: Promise<void> = Promise.resolve();
 
   constructor(fork: PlannedFork, options: ForkRunOptions) {
-    const { stored, hosts, verify, signal } = options;
+    const { stored, hosts, verify, paused } = options;
     const { definition, vms } = fork;
     const { fork: number, tunnelKeys } = definition.fork;
     this.#fork = fork;
@@ -52,8 +56,9 @@ export class ForkRun {
       },
     });
     const names = hosts.map(({ name }) => name);
-    const procedure = forkProcedure;
+    const procedure = paused ? pausedRestoreProcedure : forkProcedure;
     const port = this.#barrier;
+    const signal = AbortSignal.any([options.signal, this.#cancel.signal]);
     this.#run = new BarrierRun({ procedure, hosts: names, port, leaseMs: defaultLeaseMs, signal });
   }
 
@@ -69,17 +74,31 @@ export class ForkRun {
     this.#run.release();
   }
 
+  /** Leaves it standing: whoever resumes it lets it go. */
+  stay(pauses: Pauses, onEnded: () => void): MadeFork {
+    const { definition } = this.#fork;
+    const held = { run: this.#run, barrier: this.#barrier, ended: this.#completed, cancel: this.#cancel };
+    // Nobody waits for it here: its end is told by the pause.
+    pauses.adopt(definition.name, held, onEnded).catch(() => undefined);
+    return this.#describe(process.hrtime.bigint());
+  }
+
   /** Waits until it runs and every frame is delivered. @throws StaghornError */
   async complete(): Promise<MadeFork> {
     await this.#completed;
-    const { definition, vms } = this.#fork;
-    const { startedAtNs } = this.#options;
-    const settled = [...this.#barrier.settled];
     const resumedNs = [...this.#barrier.resumes.values()].flatMap((resumes) => [...resumes.values()]);
-    const lastNs = resumedNs.reduce((last, instant) => (instant > last ? instant : last), startedAtNs);
+    const { startedAtNs } = this.#options;
+    return this.#describe(
+      resumedNs.reduce((last, instant) => (instant > last ? instant : last), startedAtNs),
+    );
+  }
+
+  #describe(readyNs: bigint): MadeFork {
+    const { definition, vms } = this.#fork;
+    const settled = [...this.#barrier.settled];
     return {
       experiment: definition.name,
-      durationMs: Number(lastNs - startedAtNs) / 1e6,
+      durationMs: Number(readyNs - this.#options.startedAtNs) / 1e6,
       vms: [...vms].flatMap(([host, names]) => [...names.values()].map((name) => ({ host, name }))),
       framesDelivered: settled.reduce((sum, [, { framesReplayed }]) => sum + framesReplayed, 0),
       warnings: settled.flatMap(([host, { warnings }]) => warnings.map((text) => `host ${host}: ${text}`)),

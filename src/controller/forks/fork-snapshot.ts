@@ -7,7 +7,7 @@ import type { Experiments } from '../experiments.ts';
 import { planForks, type PlannedFork } from './fork-plan.ts';
 import { ForkRun, type MadeFork } from './fork-run.ts';
 import type { OperationContext } from '../operations.ts';
-import { takeForkAway } from './remove-fork.ts';
+import { takeForkAway, type ForkTools } from './remove-fork.ts';
 
 /** More at once share the processors among more QEMUs that start, and none is ready sooner. */
 const loadedAtOnce = 3;
@@ -16,16 +16,18 @@ const forksTogether = 10;
 const checkTimeoutMs = 60_000;
 
 /**
- * Makes copies of a whole experiment, each an experiment of its own. All of them run afterwards, or none is left.
- * @throws StaghornError of the first that failed
+ * Makes copies of a whole experiment, each an experiment of its own. All of them run afterwards, or stand and wait to
+ * be resumed; or none is left.
+ * @throws StaghornError of the first that failed; 'invalid-input' if more would stand than may
  */
 export async function forkSnapshot(
-  experiments: Experiments,
+  { experiments, pauses }: ForkTools,
   stored: StoredSnapshot,
   input: ForkInput,
   { signal, report }: OperationContext,
 ): Promise<ForkResult> {
   const startedAtNs = process.hrtime.bigint();
+  if (input.paused && input.count > forksTogether) throw tooManyPaused(input.count);
   const { snapshot, manifests } = stored;
   report({ step: 'connect', message: 'connecting to the hosts' });
   const hosts = await experiments.connect(snapshot.experiment, new Set(snapshot.vms.map(({ host }) => host)));
@@ -40,8 +42,16 @@ export async function forkSnapshot(
   // Planned and registered in one go: two requests at once get different numbers.
   const forks = planForks(input, around);
   const registered = register(experiments, forks);
+  let standing = false;
+  const stay = (run: ForkRun, place: number) => {
+    const { name, end } = registered[place]!;
+    standing = true;
+    const made = run.stay(pauses, end);
+    experiments.become(name, 'paused');
+    return made;
+  };
   try {
-    const made = await makeAll(forks, { stored, hosts, input, startedAtNs, signal, report });
+    const made = await makeAll(forks, { stored, hosts, input, startedAtNs, signal, report, stay });
     const warnings = checks.flatMap((check, place) =>
       check.warnings.map((text) => `host ${hosts[place]!.name}: ${text}`),
     );
@@ -50,8 +60,15 @@ export async function forkSnapshot(
   } catch (error) {
     throw await afterRemoval(experiments, { registered, hosts, error });
   } finally {
-    for (const { end } of registered) end();
+    if (!standing) for (const { end } of registered) end();
   }
+}
+
+function tooManyPaused(count: number): StaghornError {
+  return new StaghornError(
+    'invalid-input',
+    `${count} forks cannot be left paused: at most ${forksTogether} a request, for each keeps a buffer for frames in kernel memory`,
+  );
 }
 
 /** An experiment that is busy with becoming a fork, until `end`. */
@@ -72,6 +89,8 @@ interface Making extends OperationContext {
   readonly hosts: readonly BarrierHost[];
   readonly input: ForkInput;
   readonly startedAtNs: bigint;
+  /** Leaves one standing that is loaded, by its place in the request. */
+  readonly stay: (run: ForkRun, place: number) => MadeFork;
 }
 
 async function makeAll(forks: readonly PlannedFork[], making: Making): Promise<MadeFork[]> {
@@ -81,7 +100,8 @@ async function makeAll(forks: readonly PlannedFork[], making: Making): Promise<M
     making.report({ step: 'load', message: `loading forks ${begin + 1} to ${begin + group.length}` });
     // One file of RAM serves all: it is checked once.
     made.push(...(await makeGroup(group, { ...making, verify: making.input.verify && begin === 0 })));
-    making.report({ step: 'fork', message: `${made.length} of ${forks.length} forks run` });
+    const done = making.input.paused ? 'stand' : 'run';
+    making.report({ step: 'fork', message: `${made.length} of ${forks.length} forks ${done}` });
   }
   return made;
 }
@@ -94,10 +114,12 @@ async function makeGroup(
   const stop = new AbortController();
   const signal = AbortSignal.any([making.signal, stop.signal]);
   const runs = forks.map((fork, place) => {
-    return new ForkRun(fork, { ...making, signal, verify: making.verify && place === 0 });
+    const { paused } = making.input;
+    return new ForkRun(fork, { ...making, signal, paused, verify: making.verify && place === 0 });
   });
   try {
     await inParallel(runs, { limit: loadedAtOnce, stop }, (run) => run.load());
+    if (making.input.paused) return runs.map(making.stay);
     for (const run of runs) run.release();
     return await Promise.all(runs.map((run) => run.complete()));
   } catch (error) {

@@ -42,6 +42,8 @@ type Step = (host: BarrierHost, signal: AbortSignal) => Promise<CallOutcome>;
 export abstract class AgentBarrier implements BarrierPort {
   readonly id = randomUUID();
   readonly hosts: ReadonlyMap<string, BarrierHost>;
+  /** When each VM went on, by host, on the controller's clock. */
+  readonly resumes = new Map<string, VmInstants>();
   readonly #report: (progress: Progress) => void;
   readonly #stopListening: (() => void)[] = [];
   readonly #bytesOf = new Map<string, { done: number; total: number }>();
@@ -132,15 +134,16 @@ export abstract class AgentBarrier implements BarrierPort {
     return host.link.call(method, params, timeoutMs, signal);
   }
 
-  /** Every VM resumes equally long after its own stop. @returns when each did, on the controller's clock */
-  protected async resume(host: BarrierHost, signal: AbortSignal): Promise<VmInstants> {
+  /** Every VM resumes equally long after its own stop. */
+  protected async resume(host: BarrierHost, signal: AbortSignal): Promise<void> {
     const vms = [...this.stopsOf(host)].map(([name, stoppedAtNs]) => ({
       name,
       atNs: toHostClock(stoppedAtNs + this.pauseNs, host.clock),
     }));
     const { vms: resumed } = await this.ask(host, 'resume', { barrier: this.id, vms }, signal);
-    return new Map(
-      resumed.map(({ name, resumedAtNs }) => [name, toControllerClock(resumedAtNs, host.clock)]),
+    this.resumes.set(
+      host.name,
+      new Map(resumed.map(({ name, resumedAtNs }) => [name, toControllerClock(resumedAtNs, host.clock)])),
     );
   }
 

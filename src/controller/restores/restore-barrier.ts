@@ -32,7 +32,6 @@ export class RestoreBarrier extends AgentBarrier {
   readonly checked = new Map<string, AgentResult<'restoreCheck'>>();
   readonly prepared = new Map<string, AgentResult<'restorePrepare'>>();
   readonly flushed = new Map<string, AgentResult<'restoreDrain'>>();
-  readonly resumes = new Map<string, VmInstants>();
   readonly settled = new Map<string, AgentResult<'settle'>>();
   readonly #options: RestoreBarrierOptions;
   /** In which condition each host was left by an abort, in words. */
@@ -108,9 +107,7 @@ export class RestoreBarrier extends AgentBarrier {
       const params = { barrier: this.id, boundMs, quietMs: flushQuietMs };
       this.flushed.set(host.name, await this.ask(host, 'restoreDrain', params, signal));
     },
-    resume: async (host: BarrierHost, signal: AbortSignal) => {
-      this.resumes.set(host.name, await this.resume(host, signal));
-    },
+    resume: (host: BarrierHost, signal: AbortSignal) => this.resume(host, signal),
     settle: async (host: BarrierHost, signal: AbortSignal) => {
       this.settled.set(host.name, await this.ask(host, 'settle', { barrier: this.id }, signal));
     },

@@ -16,9 +16,11 @@ export interface Holding {
   readonly explain?: (error: unknown) => StaghornError;
 }
 
-interface Pause {
+/** A barrier that waits where time stands still. */
+export interface HeldRun {
   readonly run: BarrierRun;
-  /** Settles when time goes on again. */
+  readonly barrier: AgentBarrier;
+  /** Settles when time goes on again, or the barrier was given up. */
   readonly ended: Promise<void>;
   readonly cancel: AbortController;
 }
@@ -27,7 +29,7 @@ interface Pause {
 export class Pauses {
   readonly #experiments: Experiments;
   readonly #log: Logger;
-  readonly #pauses = new Map<string, Pause>();
+  readonly #pauses = new Map<string, HeldRun>();
   /** Why the last pause of an experiment ended by itself: whoever would resume it is told. */
   readonly #broken = new Map<string, StaghornError>();
 
@@ -71,20 +73,8 @@ export class Pauses {
     const port = new HeldPort(barrier);
     const hosts = [...barrier.hosts.keys()];
     const run = new BarrierRun({ procedure, hosts, port, leaseMs: defaultLeaseMs, signal: cancel.signal });
-    const ended = run
-      .complete()
-      .catch((error: unknown) => Promise.reject(explain(error)))
-      .finally(() => {
-        barrier.close();
-        this.#pauses.delete(name);
-        onEnded();
-      });
-    this.#broken.delete(name);
-    ended.catch((error: unknown) => {
-      this.#broken.set(name, asStaghornError(error));
-      this.#log.warn({ experiment: name, reason: messageOf(error) }, 'a pause ended');
-    });
-    this.#pauses.set(name, { run, ended, cancel });
+    const completed = run.complete().catch((error: unknown) => Promise.reject(explain(error)));
+    const ended = this.adopt(name, { run, barrier, ended: completed, cancel }, onEnded);
     try {
       await Promise.race([port.held, ended]);
     } finally {
@@ -92,12 +82,44 @@ export class Pauses {
     }
   }
 
-  /** Lets time go on; resolves when every VM runs and every held frame is back. @throws StaghornError 'wrong-state' */
-  async resume(name: string): Promise<void> {
+  /** Keeps a barrier that somebody else has brought, or brings, to where it waits. @returns what settles when it ends */
+  adopt(name: string, held: HeldRun, onEnded: () => void): Promise<void> {
+    const ended = held.ended.finally(() => {
+      held.barrier.close();
+      this.#pauses.delete(name);
+      onEnded();
+    });
+    this.#broken.delete(name);
+    ended.catch((error: unknown) => {
+      this.#broken.set(name, asStaghornError(error));
+      this.#log.warn({ experiment: name, reason: messageOf(error) }, 'a pause ended');
+    });
+    this.#pauses.set(name, { ...held, ended });
+    return ended;
+  }
+
+  /**
+   * Lets time go on; resolves when every VM runs and every held frame is back.
+   * @returns the instant at which the last VM ran, on the controller's clock; null if none was to
+   * @throws StaghornError 'wrong-state'
+   */
+  async resume(name: string): Promise<bigint | null> {
     const pause = this.#pauses.get(name);
     if (pause === undefined) throw this.notPaused(name);
     pause.run.release();
     await pause.ended;
+    const instants = [...pause.barrier.resumes.values()].flatMap((resumes) => [...resumes.values()]);
+    return instants.reduce<bigint | null>(
+      (last, instant) => (last === null || instant > last ? instant : last),
+      null,
+    );
+  }
+
+  /** Gives up what stands still: VMs that were stopped run again, those that were loaded end. */
+  async giveUp(name: string, reason: string): Promise<void> {
+    const pause = this.#pauses.get(name);
+    pause?.cancel.abort(new StaghornError('cancelled', reason));
+    await pause?.ended.catch(() => undefined);
   }
 
   isPaused(name: string): boolean {

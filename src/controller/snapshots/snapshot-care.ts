@@ -3,25 +3,30 @@ import type { PruneInput, PruneResult } from '../../protocol/prune.ts';
 import type { Snapshot, SnapshotEdit } from '../../protocol/resources.ts';
 import type { Catalog, StoredSnapshot } from '../catalog/catalog.ts';
 import type { Experiments } from '../experiments.ts';
-import type { OperationContext } from '../operations.ts';
+import type { OperationContext, Operations } from '../operations.ts';
 import { selectForPruning } from './prune.ts';
 
 const removeTimeoutMs = 30 * 60_000;
 
 export interface CareTools {
   readonly experiments: Experiments;
+  readonly operations: Operations;
   readonly catalog: Catalog;
 }
 
 /**
  * What must not be while snapshots of an experiment are removed: a snapshot under way may be storing only what its
- * parent has not, and a restore reads.
+ * parent has not, and a restore or a fork reads.
  * @throws StaghornError 'conflict'
  */
-export function requireRemovable(experiments: Experiments, { id, experiment, state }: Snapshot): void {
+export function requireRemovable(
+  { experiments, operations }: CareTools,
+  { id, experiment, state }: Snapshot,
+): void {
   if (state === 'storing') throw new StaghornError('conflict', `snapshot ${id} is being taken; cancel that`);
   experiments.requireNo(experiment, 'restoring');
   experiments.requireNo(experiment, 'snapshotting');
+  operations.requireUnread(id);
 }
 
 /**
@@ -29,15 +34,16 @@ export function requireRemovable(experiments: Experiments, { id, experiment, sta
  * host on it counts as failed, so that nothing that begins meanwhile takes it for its parent.
  */
 export async function removeSnapshot(
-  { experiments, catalog }: CareTools,
+  tools: CareTools,
   snapshot: Snapshot,
   signal: AbortSignal,
 ): Promise<void> {
+  const { experiments, catalog } = tools;
   const { id, experiment } = snapshot;
   const hosts = await experiments.connect(experiment);
   const stored = catalog.findSnapshot(id);
   if (stored === null) return;
-  requireRemovable(experiments, stored.snapshot);
+  requireRemovable(tools, stored.snapshot);
   catalog.putSnapshot({ ...stored, snapshot: { ...stored.snapshot, state: 'failed' } });
   await Promise.all(
     hosts.map(({ link }) => link.call('removeSnapshot', { snapshot: id }, removeTimeoutMs, signal)),

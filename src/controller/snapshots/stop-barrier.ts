@@ -42,7 +42,7 @@ export interface StopBarrierResults {
   readonly commit: Map<string, AgentResult<'commit'>>;
   /** Instants on the controller's clock. */
   readonly stops: Map<string, VmInstants>;
-  readonly resumes: Map<string, VmInstants>;
+  readonly resumes: ReadonlyMap<string, VmInstants>;
   /** Pairs of hosts between which no markers were sent. */
   unmarkedPairs: number;
 }
@@ -60,7 +60,7 @@ export class StopBarrier extends AgentBarrier {
     settle: new Map(),
     commit: new Map(),
     stops: new Map(),
-    resumes: new Map(),
+    resumes: this.resumes,
     unmarkedPairs: 0,
   };
   readonly #options: StopBarrierOptions;
@@ -170,9 +170,7 @@ export class StopBarrier extends AgentBarrier {
     save: async (host: BarrierHost, signal: AbortSignal) => {
       this.results.save.set(host.name, await this.ask(host, 'save', { barrier: this.id }, signal));
     },
-    resume: async (host: BarrierHost, signal: AbortSignal) => {
-      this.results.resumes.set(host.name, await this.resume(host, signal));
-    },
+    resume: (host: BarrierHost, signal: AbortSignal) => this.resume(host, signal),
     settle: async (host: BarrierHost, signal: AbortSignal) => {
       this.results.settle.set(host.name, await this.ask(host, 'settle', { barrier: this.id }, signal));
     },
