@@ -31,7 +31,7 @@ const boundMs = 10_000;
 const directory = join(import.meta.dirname, `../../dist/test-crash-${process.pid}`);
 const program = join(directory, 'controller.mjs');
 const SOURCE = `
-import { BarrierWalk } from './barrier-walk.ts';
+import { BarrierWalk } from '../../test/e2e/barrier-walk.ts';
 const { step, ...options } = JSON.parse(process.argv[2]);
 const walk = await BarrierWalk.connect(options);
 await walk.to(step);

@@ -27,7 +27,7 @@ const mutations: readonly Mutation[] = [
   },
   {
     mistake: 'a snapshot is sealed although a host was not told to seal its part',
-    file: `${controller}/stop-barrier.ts`,
+    file: `${controller}/snapshots/stop-barrier.ts`,
     text: "await this.ask(host, 'commit', params, signal)",
     instead:
       "host.name === 'h1' ? { manifestSha256: '', bytes: 0 } : await this.ask(host, 'commit', params, signal)",
@@ -42,7 +42,7 @@ const mutations: readonly Mutation[] = [
   },
   {
     mistake: 'the controller does not listen to a host that gives up',
-    file: `${controller}/agent-link.ts`,
+    file: `${controller}/hosts/agent-link.ts`,
     text: 'this.#notices.get(barrier)?.trouble({ lost: false, error });',
     instead: '',
     breaks: 'when one host gives up, time goes on on the others',
@@ -63,14 +63,14 @@ const mutations: readonly Mutation[] = [
   },
   {
     mistake: 'what hosts had sealed stays when another one fails',
-    file: `${controller}/take-snapshot.ts`,
-    text: 'barrier?.maySealed === true && !(await removeParts(experiments, head))',
+    file: `${controller}/snapshots/take-snapshot.ts`,
+    text: 'maySealed && !(await removeParts(experiments, head))',
     instead: 'false',
     breaks: 'nothing is left of snapshots that nobody knows',
   },
   {
     mistake: 'the bound of a skew is that of one clock alone, and of no age',
-    file: `${controller}/clock-offset.ts`,
+    file: `${controller}/hosts/clock-offset.ts`,
     text: 'return worst + second;',
     instead: 'return Math.ceil((worst + 0 * second) / 4);',
     breaks: 'a skew is as far from the true one as its bound says, at most',
