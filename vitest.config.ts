@@ -1,8 +1,11 @@
 import { configDefaults, defineConfig } from 'vitest/config';
 
 const shared = { testTimeout: 30_000, hookTimeout: 120_000 };
+/** Labs that something is done to, and that are waited for: for leases to run out, for snapshots to come due. */
+const recovery = ['bad-luck', 'crash', 'moments'].map((name) => `test/e2e/${name}.test.ts`);
+recovery.push('test/transport/amqp-lab.test.ts');
 /** Whole systems: labs of VMs, which are judged by what they notice. */
-const systems = ['test/e2e/**/*.test.ts', 'test/transport/amqp-lab.test.ts', 'test/lab/lab.test.ts'];
+const systems = ['test/e2e/**/*.test.ts', 'test/lab/lab.test.ts'];
 
 export default defineConfig({
   test: {
@@ -14,7 +17,7 @@ export default defineConfig({
           name: 'parts',
           include: ['src/**/*.test.ts', 'test/**/*.test.ts'],
           // `npm run test:kernel` boots a machine and takes minutes.
-          exclude: [...configDefaults.exclude, 'test/kernel/**', ...systems],
+          exclude: [...configDefaults.exclude, 'test/kernel/**', ...recovery, ...systems],
           maxWorkers: 3,
           sequence: { groupOrder: 0 },
         },
@@ -22,11 +25,21 @@ export default defineConfig({
       {
         test: {
           ...shared,
+          name: 'recovery',
+          include: recovery,
+          maxWorkers: 2,
+          sequence: { groupOrder: 1 },
+        },
+      },
+      {
+        test: {
+          ...shared,
           name: 'systems',
           include: systems,
-          // They share two cores: one after another, when the parts are done.
+          exclude: [...configDefaults.exclude, ...recovery],
+          // They share two cores: one after another, when the others are done.
           fileParallelism: false,
-          sequence: { groupOrder: 1 },
+          sequence: { groupOrder: 2 },
         },
       },
     ],

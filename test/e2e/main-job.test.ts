@@ -31,7 +31,8 @@ describe('an experiment of real VMs on two hosts', { timeout: 120_000 }, () => {
 
   const get = async (id: string) => bench.server.client.json('GET', `/v1/snapshots/${id}`, snapshot);
 
-  for (const method of ['fork', 'background', 'precopy', 'stop-copy'] as const) {
+  // background first: QEMU refuses it for RAM that is mapped from a file, as that of a restored VM is.
+  for (const method of ['background', 'fork', 'precopy', 'stop-copy'] as const) {
     it(`is snapshotted by method ${method} and goes on without its guests noticing`, async () => {
       const before = await bench.moment();
       const id = await bench.snapshot({ method, name: `by-${method}` });

@@ -6,7 +6,7 @@ import { labStatus, runInHost, type Lab } from '../../src/lab/index.ts';
 import { outside, vmFiles } from '../../src/lab/paths.ts';
 import { experiment } from '../../src/protocol/resources.ts';
 import { type Bench, hostPath, runStates, startBench, stopBench } from './harness.ts';
-import { pidsOf, storePath, untilSettled } from './host-view.ts';
+import { pidsOf, storePath, untilCount, untilSettled } from './host-view.ts';
 
 const asBefore = 'nothing was touched: the experiment is as it was before';
 const stopped = 'none of them runs';
@@ -94,6 +94,9 @@ vms:
     const pidFile = outside(lab.name, 'h1', vmFiles('a').pid);
     const content = await readFile(pidFile, 'utf8');
     await rm(pidFile);
+    // One that ran would be put back in place.
+    process.kill((await pidsOf(lab, 'h1', 'qemu'))[0]!, 'SIGKILL');
+    await untilCount(lab, 'h1', 'qemu', 0);
     await on('h1', 'mkdir', vmFiles('a').pid);
     try {
       await expectStopped(await restore({ replace: true }), /VM a did not start/);
