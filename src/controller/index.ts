@@ -19,7 +19,7 @@ export interface ControllerOptions {
 
 /** The agent as `npm run build` leaves it: dist/agent-bundle, as far from src/controller as from dist/controller. */
 export function agentBundle(): BundleFile[] {
-  const directory = fileURLToPath(new URL('../../dist/agent-bundle', import.meta.url));
+  const directory = fileURLToPath(new URL('../../dist/agent-bundle/', import.meta.url));
   return ['agent.cjs', 'staghorn.node', 'ioctl-native.node'].map((name) => ({
     name,
     path: join(directory, name),

@@ -10,7 +10,7 @@ import { run } from '../../lab/command.ts';
 import type { Arrival } from './arrivals.ts';
 
 /** src/bench/gate and dist/bench/gate are equally deep. */
-const source = fileURLToPath(new URL('./load.c', import.meta.url));
+const source = fileURLToPath(new URL('../../../src/bench/gate/load.c', import.meta.url));
 const recordBytes = 24;
 
 export interface Sending {
