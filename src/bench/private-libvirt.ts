@@ -99,7 +99,8 @@ function spawnDaemon(directory: string): ChildProcess {
     'mount --make-rprivate /',
     ...ownDirectories.map((path) => `mkdir -p ${path}; mount -t tmpfs tmpfs ${path}`),
     `cp ${qemuConfig} /etc/libvirt/qemu.conf`,
-    `exec libvirtd -f ${config} -p ${join(directory, 'pid')}`,
+    // A QEMU that nobody waits for is not gone for libvirtd, which then waits for half a minute.
+    `exec tini -- libvirtd -f ${config} -p ${join(directory, 'pid')}`,
   ].join('\n');
   // What it starts ends with it: PID 1 of a namespace takes all others along.
   const isolation = ['--mount', '--pid', '--fork', '--mount-proc', '--net', '--kill-child'];
