@@ -54,9 +54,11 @@ export function writePerformancePage(): string[] {
     .sort()
     .map((name) => JSON.parse(readFileSync(join(resultsDirectory, name), 'utf8')) as BenchReport);
   mkdirSync(pictures, { recursive: true });
-  for (const { bench } of reports)
-    for (const suffix of ['svg', 'json'])
-      copyFileSync(join(resultsDirectory, `${bench}.${suffix}`), join(pictures, `${bench}.${suffix}`));
+  for (const report of reports) {
+    const { bench } = report;
+    copyFileSync(join(resultsDirectory, `${bench}.svg`), join(pictures, `${bench}.svg`));
+    writeFileSync(join(pictures, `${bench}.json`), `${JSON.stringify(report)}\n`);
+  }
   writeFileSync(page, performancePage(reports));
   return reports.map(({ bench }) => bench);
 }

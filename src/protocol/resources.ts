@@ -295,7 +295,9 @@ export const forkInput = z.strictObject({
   paused: z
     .boolean()
     .default(false)
-    .describe('Leave them loaded and standing, at most 10 a request; to resume one is all it takes to run it'),
+    .describe(
+      'Leave them loaded and standing, at most 10 a request; to resume one is all it takes to run it',
+    ),
 });
 export type ForkInput = z.infer<typeof forkInput>;
 
@@ -303,7 +305,9 @@ export const forkResult = z.strictObject({
   snapshot: snapshotId,
   durationMs: z
     .number()
-    .describe('From the request to the last VM of the last fork running, or standing if they are left paused'),
+    .describe(
+      'From the request to the last VM of the last fork running, or standing if they are left paused',
+    ),
   forks: z.array(
     z.strictObject({
       experiment: resourceName,
