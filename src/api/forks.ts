@@ -1,4 +1,4 @@
-import { forkInput } from '../protocol/resources.ts';
+import { forkInput } from '../protocol/fork.ts';
 import { snapshotParams } from './parameters.ts';
 import { operationStarted, problems, sendOperation } from './responses.ts';
 import type { RouteContext, Router } from './routes.ts';

@@ -1,9 +1,9 @@
+import type { ForkInput } from '../protocol/fork.ts';
 import type {
   Experiment,
   ExperimentInput,
   ExperimentPort,
   ExperimentVm,
-  ForkInput,
   ImportInput,
   Operation,
   OperationEvent,

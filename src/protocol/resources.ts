@@ -1,7 +1,7 @@
 import { z } from 'zod';
 
 import { errorRegistry, type ErrorCode } from '../errors/index.ts';
-import { forkOrigin } from './fork.ts';
+import { forkOrigin, forkResult, resumeResult } from './fork.ts';
 import { resourceName, snapshotId } from './names.ts';
 import { pruneResult } from './prune.ts';
 import { methodChoice, saveMethod, switchPort, vm } from './vm.ts';
@@ -285,47 +285,6 @@ export const restoreResult = z.strictObject({
   warnings: z.array(z.string()).default([]).describe('What is not as it was, in words'),
 });
 export type RestoreResult = z.infer<typeof restoreResult>;
-
-export const forkInput = z.strictObject({
-  count: z.int().min(1).max(100).default(1).describe('How many copies of the whole experiment'),
-  name: resourceName
-    .optional()
-    .describe('Their names begin with this, and end in a number; EXPERIMENT-fork if left out'),
-  verify: z.boolean().default(true).describe('Recompute the checksums of RAM, once for all of them'),
-  paused: z
-    .boolean()
-    .default(false)
-    .describe(
-      'Leave them loaded and standing, at most 10 a request; to resume one is all it takes to run it',
-    ),
-});
-export type ForkInput = z.infer<typeof forkInput>;
-
-export const forkResult = z.strictObject({
-  snapshot: snapshotId,
-  durationMs: z
-    .number()
-    .describe(
-      'From the request to the last VM of the last fork running, or standing if they are left paused',
-    ),
-  forks: z.array(
-    z.strictObject({
-      experiment: resourceName,
-      durationMs: z.number().describe('From the request to its last VM running or standing'),
-      vms: z.array(z.strictObject({ host: z.string(), name: z.string() })),
-      framesDelivered: z.int(),
-      warnings: z.array(z.string()),
-    }),
-  ),
-  warnings: z.array(z.string()).describe('What the forks are not joined to, in words'),
-});
-export type ForkResult = z.infer<typeof forkResult>;
-
-export const resumeResult = z.strictObject({
-  experiment: resourceName,
-  durationMs: z.number().describe('From the request to the last VM running'),
-});
-export type ResumeResult = z.infer<typeof resumeResult>;
 
 export const verifyResult = z.strictObject({
   snapshot: snapshotId,

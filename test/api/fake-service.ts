@@ -1,12 +1,12 @@
 import type { Health, StaghornService } from '../../src/controller/service.ts';
 import { StaghornError } from '../../src/errors/index.ts';
+import { type ForkInput } from '../../src/protocol/fork.ts';
 import {
   snapshot,
   type Experiment,
   type ExperimentInput,
   type ExperimentPort,
   type ExperimentVm,
-  type ForkInput,
   type ImportInput,
   type Operation,
   type OperationEvent,

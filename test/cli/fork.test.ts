@@ -9,7 +9,9 @@ describe('staghorn fork', () => {
     const { id } = service.addSnapshot();
     const { exit, out } = await run(url, `fork ${id} --count 2 --name copy`);
     expect(exit).toBe(0);
-    expect(service.calls).toEqual([`forkSnapshot ${id} {"count":2,"name":"copy","verify":true}`]);
+    expect(service.calls).toEqual([
+      `forkSnapshot ${id} {"count":2,"name":"copy","verify":true,"paused":false}`,
+    ]);
     expect(out).toMatch(new RegExp(`^forked ${id}: 2 forks in 123 ms\n`));
     expect(out).toMatch(/^copy-2 +.*\.f2,.*\.f2 +101 ms +1$/m);
   });

@@ -2,7 +2,7 @@ import { join } from 'node:path';
 
 import { Guests, type LogOffsets } from '../../src/demo/guests.ts';
 import { judge, readReports, type Judgement, type Lab } from '../../src/lab/index.ts';
-import type { ForkResult } from '../../src/protocol/resources.ts';
+import type { ForkResult } from '../../src/protocol/fork.ts';
 import { hostPath } from './harness.ts';
 
 export type MadeFork = ForkResult['forks'][number];

@@ -6,7 +6,8 @@ import { z } from 'zod';
 
 import type { LogOffsets } from '../../src/demo/guests.ts';
 import { runInHost, type Lab } from '../../src/lab/index.ts';
-import { experiment, experimentPort, experimentVm, forkResult } from '../../src/protocol/resources.ts';
+import { forkResult } from '../../src/protocol/fork.ts';
+import { experiment, experimentPort, experimentVm } from '../../src/protocol/resources.ts';
 import { parseManifest } from '../../src/store/manifest.ts';
 import { Capture } from './capture.ts';
 import { asLab, guestsOf, judgeFork, numberOf, type MadeFork } from './fork-guests.ts';

@@ -101,7 +101,7 @@ describe('a gate whose process was killed', () => {
     expect(gate.counters(0)).toMatchObject({ diverted: 100, returned: 100, failed: 0 });
   });
 
-  it.each([5, 60, 130])(
+  it.each([5, 40, 90])(
     'delivers no frame twice and loses none when it died after %i frames of a replay',
     async (after) => {
       // A short ring: the replay cannot come to its end while nobody reads.

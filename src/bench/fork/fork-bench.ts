@@ -3,7 +3,8 @@ import { readFile } from 'node:fs/promises';
 import { operate } from '../../demo/operate.ts';
 import { OwnServer } from '../../demo/server.ts';
 import { labDown, labUp, parseLabFile, type Lab } from '../../lab/index.ts';
-import { experiment, forkResult, snapshot, type ForkResult } from '../../protocol/resources.ts';
+import { forkResult, type ForkResult } from '../../protocol/fork.ts';
+import { experiment, snapshot } from '../../protocol/resources.ts';
 import type { BenchOptions, BenchResult } from '../bench.ts';
 import { qemuMemory } from './memory.ts';
 

@@ -1,5 +1,5 @@
 import { operate } from '../../demo/operate.ts';
-import { forkResult, resumeResult } from '../../protocol/resources.ts';
+import { forkResult, resumeResult } from '../../protocol/fork.ts';
 import type { RestoreMeasurement } from './measurement.ts';
 import { withRestoreLab } from './restore-lab.ts';
 

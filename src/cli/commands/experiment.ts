@@ -1,7 +1,8 @@
 import type { Command } from 'commander';
 import { z } from 'zod';
 
-import { experiment, experimentPort, experimentVm, resumeResult } from '../../protocol/resources.ts';
+import { resumeResult } from '../../protocol/fork.ts';
+import { experiment, experimentPort, experimentVm } from '../../protocol/resources.ts';
 import { parseHost, readExperimentFile } from '../experiment-file.ts';
 import type { SessionOptions } from '../session.ts';
 import { remote, withSession, type Shell } from '../shell.ts';

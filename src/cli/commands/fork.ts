@@ -1,6 +1,6 @@
 import { InvalidArgumentError, type Command } from 'commander';
 
-import { forkResult, type ForkResult } from '../../protocol/resources.ts';
+import { forkResult, type ForkResult } from '../../protocol/fork.ts';
 import type { SessionOptions } from '../session.ts';
 import { remote, withSession, type Shell } from '../shell.ts';
 import { findSnapshot } from '../snapshot-reference.ts';

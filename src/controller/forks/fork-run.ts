@@ -1,4 +1,5 @@
-import type { ForkResult, RestoreInput } from '../../protocol/resources.ts';
+import type { ForkResult } from '../../protocol/fork.ts';
+import type { RestoreInput } from '../../protocol/resources.ts';
 import { defaultLeaseMs, type BarrierHost } from '../hosts/agent-barrier.ts';
 import { forkProcedure, pausedRestoreProcedure } from '../barrier/procedures.ts';
 import { BarrierRun } from '../barrier/run.ts';

@@ -1,5 +1,5 @@
 import { asStaghornError, messageOf, StaghornError } from '../../errors/index.ts';
-import type { ForkInput, ForkResult } from '../../protocol/resources.ts';
+import type { ForkInput, ForkResult } from '../../protocol/fork.ts';
 import type { BarrierHost } from '../hosts/agent-barrier.ts';
 import { inParallel } from './bounded.ts';
 import type { StoredSnapshot } from '../catalog/catalog.ts';
