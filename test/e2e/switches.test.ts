@@ -115,9 +115,10 @@ vms:
 
   it('come back with their flows, tunnels and ports where a whole bridge was gone', async () => {
     const add = (flow: string) => on('h1', `ovs-ofctl add-flow ${bridge} ${flow}`);
-    await add('cookie=0x51,table=0,priority=20,ip,actions=resubmit(,1)');
+    // Where a packet is sent to it finds a flow, and is not dropped.
     await add('table=1,priority=1,actions=NORMAL');
     await add('table=1,priority=5,dl_vlan=99,actions=learn(table=2,NXM_OF_ETH_DST[]=NXM_OF_ETH_SRC[])');
+    await add('cookie=0x51,table=0,priority=20,ip,actions=resubmit(,1)');
     const flows = () => on('h1', `ovs-ofctl --no-stats --sort dump-flows ${bridge}`);
     const before = { flows: await flows(), ports: await ports('h1') };
     const tunnel = await tunnelOf('h1');
