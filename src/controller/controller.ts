@@ -31,9 +31,9 @@ import { forkSnapshot } from './forks/fork-snapshot.ts';
 import { importSnapshot } from './transfers/import-snapshot.ts';
 import { Metrics } from './metrics.ts';
 import { Operations, type OperationStart } from './operations.ts';
-import { Pauses } from './snapshots/pauses.ts';
+import { Pauses, type StandingTools } from './snapshots/pauses.ts';
 import { destroyFork } from './forks/remove-fork.ts';
-import { restoreSnapshot, type RestoreTools } from './restores/restore-snapshot.ts';
+import { restoreSnapshot } from './restores/restore-snapshot.ts';
 import { verifySnapshot } from './snapshots/verify-snapshot.ts';
 import { RollingSnapshots, type RollingWork } from './snapshots/rolling.ts';
 import type { Health, StaghornService } from './service.ts';
@@ -75,7 +75,7 @@ export class Controller implements StaghornService {
   }
 
   /** What may end standing. */
-  get #standing(): RestoreTools {
+  get #standing(): StandingTools {
     return { experiments: this.#experiments, pauses: this.#pauses };
   }
 

@@ -87,11 +87,7 @@ export class ForkRun {
   /** Waits until it runs and every frame is delivered. @throws StaghornError */
   async complete(): Promise<MadeFork> {
     await this.#completed;
-    const resumedNs = [...this.#barrier.resumes.values()].flatMap((resumes) => [...resumes.values()]);
-    const { startedAtNs } = this.#options;
-    return this.#describe(
-      resumedNs.reduce((last, instant) => (instant > last ? instant : last), startedAtNs),
-    );
+    return this.#describe(this.#barrier.lastResumeNs ?? this.#options.startedAtNs);
   }
 
   #describe(readyNs: bigint): MadeFork {

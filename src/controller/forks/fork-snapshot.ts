@@ -7,7 +7,8 @@ import type { Experiments } from '../experiments.ts';
 import { planForks, type PlannedFork } from './fork-plan.ts';
 import { ForkRun, type MadeFork } from './fork-run.ts';
 import type { OperationContext } from '../operations.ts';
-import { takeForkAway, type ForkTools } from './remove-fork.ts';
+import type { StandingTools } from '../snapshots/pauses.ts';
+import { takeForkAway } from './remove-fork.ts';
 
 /** More at once share the processors among more QEMUs that start, and none is ready sooner. */
 const loadedAtOnce = 3;
@@ -21,7 +22,7 @@ const checkTimeoutMs = 60_000;
  * @throws StaghornError of the first that failed; 'invalid-input' if more would stand than may
  */
 export async function forkSnapshot(
-  { experiments, pauses }: ForkTools,
+  { experiments, pauses }: StandingTools,
   stored: StoredSnapshot,
   input: ForkInput,
   { signal, report }: OperationContext,

@@ -1,20 +1,15 @@
 import { StaghornError } from '../../errors/index.ts';
 import type { BarrierHost } from '../hosts/agent-barrier.ts';
 import type { Experiments } from '../experiments.ts';
-import type { Pauses } from '../snapshots/pauses.ts';
+import type { StandingTools } from '../snapshots/pauses.ts';
 
 const removeTimeoutMs = 60_000;
-
-export interface ForkTools {
-  readonly experiments: Experiments;
-  readonly pauses: Pauses;
-}
 
 /**
  * Ends the VMs of a fork, takes its bridges, taps and files away on every host, and forgets it.
  * @throws StaghornError 'wrong-state' if it is none; 'conflict' while it is busy or has snapshots
  */
-export async function destroyFork({ experiments, pauses }: ForkTools, name: string): Promise<void> {
+export async function destroyFork({ experiments, pauses }: StandingTools, name: string): Promise<void> {
   if (experiments.get(name).fork === undefined) {
     throw new StaghornError(
       'wrong-state',

@@ -120,6 +120,15 @@ export abstract class AgentBarrier implements BarrierPort {
     }
   }
 
+  /** When the last VM went on, on the controller's clock; null if none has. */
+  get lastResumeNs(): bigint | null {
+    const instants = [...this.resumes.values()].flatMap((resumes) => [...resumes.values()]);
+    return instants.reduce<bigint | null>(
+      (last, instant) => (last === null || instant > last ? instant : last),
+      null,
+    );
+  }
+
   close(): void {
     for (const stop of this.#stopListening) stop();
   }

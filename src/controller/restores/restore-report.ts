@@ -12,8 +12,7 @@ export function describeRestore(
   startedAtNs: bigint,
 ): RestoreResult {
   const nowNs = process.hrtime.bigint();
-  const resumedNs = [...barrier.resumes.values()].flatMap((resumes) => [...resumes.values()]);
-  const lastNs = resumedNs.length === 0 ? nowNs : latest(resumedNs);
+  const lastNs = barrier.lastResumeNs ?? nowNs;
   const checked = [...barrier.checked];
   const settled = [...barrier.settled.values()];
   return {
@@ -24,7 +23,7 @@ export function describeRestore(
     dryRun,
     paused: paused && !dryRun,
     destroyed: checked.flatMap(([host, { running }]) => running.map((vm) => ({ host, vm }))),
-    clock: dryRun ? null : restoredClock(clock, barrier, resumedNs, nowNs),
+    clock: dryRun ? null : restoredClock(clock, barrier, nowNs),
     warnings: [...plan.warnings, ...hostWarnings(barrier)],
   };
 }
@@ -38,12 +37,12 @@ function hostWarnings({ checked, settled }: RestoreBarrier): string[] {
 /** Guests were set to the instant at which the load began; the first that runs says how long ago that was. */
 function restoredClock(
   mode: RestoredClock['mode'],
-  { elapsedMs, prepared, loadBeganNs }: RestoreBarrier,
-  resumedNs: readonly bigint[],
+  { elapsedMs, prepared, loadBeganNs, resumes }: RestoreBarrier,
   nowNs: bigint,
 ): RestoredClock {
   if (mode === 'hidden') return { mode, elapsedMs, advancedMs: 0, behindMs: null };
   const advancedNs = latest([...prepared.values()].map((host) => host.advancedNs));
+  const resumedNs = [...resumes.values()].flatMap((instants) => [...instants.values()]);
   const firstNs = resumedNs.reduce((first, at) => (at < first ? at : first), nowNs);
   return {
     mode,

@@ -3,18 +3,12 @@ import type { RestoreInput, RestoreResult } from '../../protocol/resources.ts';
 import type { BarrierHost } from '../hosts/agent-barrier.ts';
 import { dryRestoreProcedure, pausedRestoreProcedure, restoreProcedure } from '../barrier/procedures.ts';
 import type { StoredSnapshot } from '../catalog/catalog.ts';
-import type { Experiments } from '../experiments.ts';
 import type { OperationContext } from '../operations.ts';
-import type { Pauses } from '../snapshots/pauses.ts';
+import type { StandingTools } from '../snapshots/pauses.ts';
 import { RestoreBarrier } from './restore-barrier.ts';
 import { moveParts } from './moved-parts.ts';
 import { planRestore, type RestorePlan } from './restore-plan.ts';
 import { describeRestore } from './restore-report.ts';
-
-export interface RestoreTools {
-  readonly experiments: Experiments;
-  readonly pauses: Pauses;
-}
 
 /**
  * Brings a snapshot back: from the request to the last VM running, and until every frame is delivered; or to where
@@ -23,7 +17,7 @@ export interface RestoreTools {
  * @throws StaghornError saying in which condition the experiment was left
  */
 export async function restoreSnapshot(
-  { experiments, pauses }: RestoreTools,
+  { experiments, pauses }: StandingTools,
   stored: StoredSnapshot,
   input: RestoreInput,
   context: OperationContext,

@@ -16,7 +16,13 @@ export interface Holding {
   readonly explain?: (error: unknown) => StaghornError;
 }
 
-/** A barrier that waits where time stands still. */
+/** What it takes to leave an experiment standing, and to let it go. */
+export interface StandingTools {
+  readonly experiments: Experiments;
+  readonly pauses: Pauses;
+}
+
+/** A barrier that waits where time stands still; whoever began it closes it at its end. */
 export interface HeldRun {
   readonly run: BarrierRun;
   readonly barrier: AgentBarrier;
@@ -73,7 +79,10 @@ export class Pauses {
     const port = new HeldPort(barrier);
     const hosts = [...barrier.hosts.keys()];
     const run = new BarrierRun({ procedure, hosts, port, leaseMs: defaultLeaseMs, signal: cancel.signal });
-    const completed = run.complete().catch((error: unknown) => Promise.reject(explain(error)));
+    const completed = run
+      .complete()
+      .catch((error: unknown) => Promise.reject(explain(error)))
+      .finally(() => barrier.close());
     const ended = this.adopt(name, { run, barrier, ended: completed, cancel }, onEnded);
     try {
       await Promise.race([port.held, ended]);
@@ -85,7 +94,6 @@ export class Pauses {
   /** Keeps a barrier that somebody else has brought, or brings, to where it waits. @returns what settles when it ends */
   adopt(name: string, held: HeldRun, onEnded: () => void): Promise<void> {
     const ended = held.ended.finally(() => {
-      held.barrier.close();
       this.#pauses.delete(name);
       onEnded();
     });
@@ -108,11 +116,7 @@ export class Pauses {
     if (pause === undefined) throw this.notPaused(name);
     pause.run.release();
     await pause.ended;
-    const instants = [...pause.barrier.resumes.values()].flatMap((resumes) => [...resumes.values()]);
-    return instants.reduce<bigint | null>(
-      (last, instant) => (last === null || instant > last ? instant : last),
-      null,
-    );
+    return pause.barrier.lastResumeNs;
   }
 
   /** Gives up what stands still: VMs that were stopped run again, those that were loaded end. */
