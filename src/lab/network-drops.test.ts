@@ -3,8 +3,8 @@ import { describe, expect, it } from 'vitest';
 import { dropsBetween, queueDrops, socketDrops, sumOfDrops } from './network-drops.ts';
 
 const memory = (drops: number) => `skmem:(r832,rb212992,t0,tb212992,f0,w0,o176,bl0,d${drops})`;
-const socket = (device: string, owner: string, drops: number) =>
-  `p_raw UNCONN 832    0     *:${device}     *     users:(("${owner}",pid=307,fd=38)) ${memory(drops)}  `;
+const socket = (device: string, owner: string, drops: number, others = '') =>
+  `p_raw UNCONN 832    0     *:${device}     *     users:(("${owner}",pid=307,fd=38)${others}) ${memory(drops)}  `;
 
 describe('drops of a network itself', () => {
   it('are those of the sockets of its switch, and of nobody else', () => {
@@ -13,10 +13,12 @@ describe('drops of a network itself', () => {
       socket('underlay', 'ovs-vswitchd', 43),
       socket('tap0-0', 'ovs-vswitchd', 0),
       socket('tap0-0', 'node', 7),
+      socket('tap1-0', 'ovs-vswitchd', 2, ',("MainThread",pid=9,fd=5)'),
     ].join('\n');
     expect([...socketDrops(text)]).toEqual([
       ["the switch's socket 38 of underlay", 43],
       ["the switch's socket 38 of tap0-0", 0],
+      ["the switch's socket 38 of tap1-0", 2],
     ]);
   });
 

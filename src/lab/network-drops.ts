@@ -24,12 +24,14 @@ const holdsNoFrames: readonly string[] = ['clsact', 'ingress'];
 
 /** Out of what `ss -0 -n -a -m -p` prints: frames that the switch's packet sockets had no room for. */
 export function socketDrops(text: string): NetworkDrops {
-  const found = text.matchAll(
-    /^p_\S+\s+\S+\s+\S+\s+\S+\s+\S*:(\S+)\s.*\("([^"]+)",pid=\d+,fd=(\d+)\).*,d(\d+)\)/gm,
-  );
-  const ofSwitch = [...found].filter(([, , owner]) => owner === switchProcess);
+  // While a barrier is under way an agent has a duplicate of the switch's descriptor.
+  const owner = `\\("${switchProcess}",pid=\\d+,fd=(\\d+)\\)`;
+  const line = new RegExp(`^p_\\S+\\s+\\S+\\s+\\S+\\s+\\S+\\s+\\S*:(\\S+)\\s.*${owner}.*,d(\\d+)\\)`, 'gm');
   return new Map(
-    ofSwitch.map(([, device, , fd, count]) => [`the switch's socket ${fd} of ${device}`, Number(count)]),
+    [...text.matchAll(line)].map(([, device, fd, count]) => [
+      `the switch's socket ${fd} of ${device}`,
+      Number(count),
+    ]),
   );
 }
 

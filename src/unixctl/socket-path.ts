@@ -8,14 +8,10 @@ export function runDirectory(): string {
 }
 
 /**
- * Where a daemon's control socket is: DIRECTORY/DAEMON.PID.ctl, with the pid of DIRECTORY/DAEMON.pid
- * (ovs-appctl(8), option --target).
+ * The process of a daemon, out of DIRECTORY/DAEMON.pid.
  * @throws UnixctlError 'connect-failed'
  */
-export async function controlSocketPath(
-  daemon = 'ovs-vswitchd',
-  directory = runDirectory(),
-): Promise<string> {
+export async function daemonPid(daemon = 'ovs-vswitchd', directory = runDirectory()): Promise<number> {
   const pidFile = join(directory, `${daemon}.pid`);
   let text: string;
   try {
@@ -25,5 +21,16 @@ export async function controlSocketPath(
   }
   const pid = /^(\d+)\n?$/.exec(text)?.[1];
   if (pid === undefined) throw new UnixctlError('connect-failed', `${pidFile} holds no process id`);
-  return join(directory, `${daemon}.${pid}.ctl`);
+  return Number(pid);
+}
+
+/**
+ * Where a daemon's control socket is: DIRECTORY/DAEMON.PID.ctl (ovs-appctl(8), option --target).
+ * @throws UnixctlError 'connect-failed'
+ */
+export async function controlSocketPath(
+  daemon = 'ovs-vswitchd',
+  directory = runDirectory(),
+): Promise<string> {
+  return join(directory, `${daemon}.${await daemonPid(daemon, directory)}.ctl`);
 }

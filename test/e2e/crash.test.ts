@@ -20,6 +20,7 @@ import {
   partialSnapshots,
   pidsOf,
   storePath,
+  switchBuffers,
   untilCount,
   untilSettled,
 } from './host-view.ts';
@@ -43,6 +44,7 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
   let lab: Lab;
   let bench: Bench;
   let before: LogOffsets;
+  let buffers: Map<string, number>;
   const children: ChildProcess[] = [];
   const walks: { close(): Promise<void> }[] = [];
 
@@ -54,6 +56,7 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
     lab = await startLab('crash');
     bench = await Bench.start(lab);
     await bench.guests.waitForReports(await bench.guests.offsets(), 3);
+    buffers = await switchBuffers(lab);
     // The server's own agents stay, idle.
     await bench.snapshot();
   });
@@ -117,12 +120,14 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
     expect(await runStates(lab)).toEqual(['running', 'running']);
     for (const { name } of lab.hosts) await untilCount(lab, name, 'qemu', 1);
     expect(await partialSnapshots(lab)).toEqual([]);
+    expect(await switchBuffers(lab)).toEqual(buffers);
     await bench.guests.waitForReports(await bench.guests.offsets(), 2);
     expect(await bench.datagramFlaws(await bench.guests.judge([timeLine], before))).toEqual([]);
     const id = await bench.snapshot();
     const taken = await bench.server.client.json('GET', `/v1/snapshots/${id}`, snapshotSchema);
     expect(taken).toMatchObject({ state: 'sealed', methods: ['fork'] });
     await bench.operate('DELETE', `/v1/snapshots/${id}`);
+    expect(await switchBuffers(lab)).toEqual(buffers);
     if (snapshot === undefined) return;
     // Sealed by the agents, and known to no controller.
     for (const { name } of lab.hosts)
@@ -133,6 +138,11 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
     it(`after "${step}": a killed agent is put right by its guardian, the other host by its lease`, async () => {
       const { walk, agents } = await walkTo(step);
       expect(agents).toHaveLength(1);
+      const ports = [...buffers.keys()];
+      const widened = await switchBuffers(lab);
+      expect(ports.map((port) => widened.get(port)! > buffers.get(port)!)).toEqual(
+        ports.map(() => step !== 'commit'),
+      );
       for (const pid of agents) process.kill(pid, 'SIGKILL');
       await expectAllWell(walk.snapshot);
     });
@@ -207,6 +217,8 @@ describe('whoever is killed at any step of the barrier', { timeout: 60_000 }, ()
         await untilSettled(lab, boundMs);
         for (const { name } of lab.hosts) await untilCount(lab, name, 'qemu', 0);
         expect(await runStates(lab)).toEqual(['gone', 'gone']);
+        const left = await switchBuffers(lab);
+        for (const [port, bytes] of left) expect([port, bytes]).toEqual([port, buffers.get(port)]);
         await expectRestorable();
       });
     }

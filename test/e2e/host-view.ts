@@ -4,6 +4,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
 
+import { run } from '../../src/lab/command.ts';
 import type { Lab } from '../../src/lab/index.ts';
 import { processesIn, until } from '../../src/lab/processes.ts';
 import type { BundleFile } from '../../src/transport/index.ts';
@@ -72,6 +73,18 @@ export async function manifestSha256(lab: Lab, host: string, snapshot: string): 
 
 export function isSealed(lab: Lab, host: string, snapshot: string): boolean {
   return existsSync(join(hostPath(lab, host, storePath), snapshot, 'manifest.json'));
+}
+
+/** How much the sockets of the hosts' switches may hold for each device, in bytes. */
+export async function switchBuffers(lab: Lab): Promise<Map<string, number>> {
+  const sizes = lab.hosts.map(async ({ name, namespace }) => {
+    const text = await run(['nsenter', `--net=/run/netns/${namespace}`, 'ss', '-0', '-n', '-a', '-m', '-p']);
+    const found = text.matchAll(/^p_\S+.*?\*:(\S+) .*"ovs-vswitchd",.*,rb(\d+),/gm);
+    return [...found].flatMap(([, device, bytes]): [string, number][] =>
+      device === '*' ? [] : [[`${name} ${device}`, Number(bytes)]],
+    );
+  });
+  return new Map((await Promise.all(sizes)).flat());
 }
 
 /** Waits until no barrier is under way in any host. @returns how long that took; throws if it takes longer than that */

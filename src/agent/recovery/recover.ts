@@ -1,5 +1,6 @@
 import { messageOf, StaghornError } from '../../errors/index.ts';
 import { readLinks } from '../../native/netlink.ts';
+import { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import { VmPorts } from '../../network/vm-ports.ts';
 import type { Logger } from '../../protocol/logger.ts';
 import type { SnapshotStore } from '../../store/snapshot-directory.ts';
@@ -53,7 +54,7 @@ async function recoverOne(entry: Intent, store: SnapshotStore, journal: IntentJo
   const { vms, problems } = await reopen(entry);
   const orphans = OrphanTaps.open(entry, vms);
   const ports = portsOf(entry, vms, orphans, journal.leftoversOf(entry.barrier));
-  const group = new VmGroup(vms, ports, edgeLeftBy(entry));
+  const group = new VmGroup(vms, ports, edgeLeftBy(entry), await buffersLeftBy(entry));
   try {
     const part = partOf(entry, store);
     if (part !== null) {
@@ -90,6 +91,7 @@ async function endUnfinishedRestore(entry: Intent, store: SnapshotStore): Promis
   for (const process of started) await terminateVm(process);
   OrphanTaps.open(entry, []).close();
   unplugTaps(entry.plugged);
+  await (await buffersLeftBy(entry))?.putBack();
   return { outcome: `${started.length} VMs of an unfinished restore were ended`, problems: [] };
 }
 
@@ -117,6 +119,9 @@ async function reopen(entry: Intent): Promise<{ vms: ControlledVm[]; problems: s
     problems: results.flatMap((result) => (result.status === 'rejected' ? [messageOf(result.reason)] : [])),
   };
 }
+
+const buffersLeftBy = async ({ buffers }: Intent) =>
+  buffers === null ? null : ReceiveBuffers.adopt(buffers);
 
 /** Every port of the dead agent's gate, as it was: what is held for a VM that is gone would keep back all the rest. */
 function portsOf(

@@ -4,17 +4,18 @@ import { join } from 'node:path';
 import { StaghornError } from '../../errors/index.ts';
 import { resetRam } from '../../native/ram-reset.ts';
 import { readTapFrames, tapRingIsEmpty } from '../../native/tap.ts';
+import { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import { VmPorts } from '../../network/vm-ports.ts';
 import type { StoredVm } from '../../store/manifest.ts';
 import { shiftClocks } from '../../vmm/clock-shift.ts';
 import { connectQmp } from '../../vmm/connect-qmp.ts';
 import { ControlledVm } from '../../vmm/controlled-vm.ts';
 import { setHiddenNs } from '../../vmm/hidden-time.ts';
-import type { HostSurroundings } from '../../vmm/inspect.ts';
 import type { LaunchSpec } from '../../vmm/launch.ts';
 import { loadInPlace } from '../../vmm/load-in-place.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
 import { canBeReset, isWhatWouldBeStarted } from '../../vmm/reset-fit.ts';
+import { switchedDevices, type HostNetwork } from '../host-inventory.ts';
 import {
   clocksOf,
   hiddenAfter,
@@ -36,7 +37,7 @@ interface Target {
 
 export interface ResetOptions extends Omit<StartOptions, 'disks' | 'onStarted'>, OpenOptions {
   readonly running: readonly QemuProcess[];
-  readonly surroundings: HostSurroundings;
+  readonly surroundings: HostNetwork;
 }
 
 /**
@@ -91,7 +92,7 @@ export class VmReset {
    * @throws if any step fails; nothing of the group is left open, and its VMs are to be ended
    */
   async run(): Promise<VmGroup> {
-    const { frameBufferBytes, kept, beforeAttach, signal } = this.#options;
+    const { frameBufferBytes, kept, surroundings, beforeAttach, signal } = this.#options;
     let group: VmGroup | undefined;
     try {
       const ports = VmPorts.create({
@@ -100,9 +101,10 @@ export class VmReset {
         hold: true,
         spare: kept.gate,
       });
-      group = new VmGroup(this.#vms, ports);
+      const buffers = await ReceiveBuffers.find(switchedDevices(surroundings));
+      group = new VmGroup(this.#vms, ports, null, buffers);
       await beforeAttach(group);
-      ports.attach();
+      group.attach();
       await settleAll(this.#vms.map((vm) => stopWithEmptyRings(vm)));
       await settleAll(this.#vms.map((vm, index) => this.#putBack(vm, this.#targets[index]!)));
       signal.throwIfAborted();

@@ -291,7 +291,7 @@ export class RestoreSession {
     const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps, restores };
     const intent =
       this.#group === undefined
-        ? { ...common, agent: thisProcess(), vms: [], gate: null, edge: null }
+        ? { ...common, agent: thisProcess(), vms: [], gate: null, edge: null, buffers: null }
         : intentOf({ ...common, group: this.#group, stops: new Map() });
     return journal.write(intent);
   }

@@ -5,6 +5,7 @@ import { StaghornError } from '../../errors/index.ts';
 import { writeMemory } from '../../native/ram.ts';
 import type { FlowMemory } from '../../network/switches/flow-memory.ts';
 import type { SpareGate } from '../../network/spare-gate.ts';
+import { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import { VmPorts } from '../../network/vm-ports.ts';
 import type { HostManifest, StoredRam, StoredVm } from '../../store/manifest.ts';
 import { ramFileOf } from '../../store/ram-image.ts';
@@ -17,7 +18,7 @@ import { prepareDisks } from '../../vmm/disks/restored-disks.ts';
 import { launchPaused, loadDeviceState, type LaunchedVm, type LaunchSpec } from '../../vmm/launch.ts';
 import { hiddenTimeEnvironment } from '../../vmm/hidden-time.ts';
 import type { LayoutMemory } from '../../vmm/layout-memory.ts';
-import { readSurroundings } from '../host-inventory.ts';
+import { readSurroundings, switchedDevices } from '../host-inventory.ts';
 import type { IntactImages } from './intact-images.ts';
 import { VmGroup } from '../session/vm-group.ts';
 
@@ -146,9 +147,10 @@ export async function openRestoredGroup(
       hold: true,
       spare: options.kept.gate,
     });
-    group = new VmGroup(vms, ports);
+    const buffers = await ReceiveBuffers.find(switchedDevices(surroundings));
+    group = new VmGroup(vms, ports, null, buffers);
     await options.beforeAttach(group);
-    ports.attach();
+    group.attach();
     return group;
   } catch (error) {
     // A descriptor that stays open would keep its tap busy for the next restore. A group is its owner's to close.

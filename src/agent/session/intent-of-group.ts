@@ -51,5 +51,6 @@ export function intentOf({
     restores,
     gate: group.ports.identity,
     edge: describeEdge(group.edge),
+    buffers: group.buffers?.former ?? null,
   };
 }

@@ -72,6 +72,14 @@ export const intent = z.strictObject({
       ),
     })
     .nullable(),
+  /** The sockets of the switch that are made larger, and how large they were; null: none. */
+  buffers: z
+    .strictObject({
+      pid: z.int(),
+      sockets: z.array(z.strictObject({ inode: z.int(), bytes: z.int() })),
+    })
+    .nullable()
+    .default(null),
 });
 export type Intent = z.infer<typeof intent>;
 

@@ -3,6 +3,7 @@ import { runCut, runResume } from '../../native/barrier.ts';
 import { monotonicNs } from '../../native/clock.ts';
 import { hurryEventLoop } from '../../native/scheduling.ts';
 import type { EdgePorts } from '../../network/edge-ports.ts';
+import type { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import type { VmPort } from '../../network/vm-port.ts';
 import type { ReplaySummary, UnreadFrames, VmPorts } from '../../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../../protocol/rpc.ts';
@@ -31,6 +32,8 @@ export class VmGroup {
   readonly ports: VmPorts;
   /** Where frames from outside wait; null: nowhere. */
   readonly edge: EdgePorts | null;
+  /** Of the switch; null: they stay as they are. */
+  readonly buffers: ReceiveBuffers | null;
   readonly #hurry = new AbortController();
   #release: Promise<string[]> | undefined;
   #replay: Promise<ReplaySummary> | undefined;
@@ -38,10 +41,16 @@ export class VmGroup {
   /** Ends the hurry of the event loop; time stands still meanwhile. */
   #calmDown: () => void = () => undefined;
 
-  constructor(vms: readonly ControlledVm[], ports: VmPorts, edge: EdgePorts | null = null) {
+  constructor(
+    vms: readonly ControlledVm[],
+    ports: VmPorts,
+    edge: EdgePorts | null = null,
+    buffers: ReceiveBuffers | null = null,
+  ) {
     this.vms = vms;
     this.ports = ports;
     this.edge = edge;
+    this.buffers = buffers;
   }
 
   /** The ports of all VMs, in order. */
@@ -51,6 +60,13 @@ export class VmGroup {
         return { vm: name, name: tap, ifindex, tapFds: fds, qemuFds, pid, vhost };
       }),
     );
+  }
+
+  /** Gives the switch room, then puts the gate on every port, or on none. @throws StaghornError 'network-unfit' */
+  attach(): void {
+    this.buffers?.enlarge();
+    this.ports.attach();
+    this.edge?.attach();
   }
 
   /** What a cut found that a snapshot may lack, in words. */
@@ -200,11 +216,12 @@ export class VmGroup {
     return problems;
   }
 
-  /** Takes the gate off the ports and lets go of the VMs. */
+  /** Takes the gate off the ports, leaves the switch as it was, and lets go of the VMs. */
   async close(): Promise<void> {
     this.#calmDown();
     this.ports.close();
     this.edge?.close();
+    await this.buffers?.putBack();
     await Promise.allSettled(this.vms.map((vm) => vm.close()));
   }
 }

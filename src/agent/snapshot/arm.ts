@@ -1,5 +1,6 @@
 import { StaghornError } from '../../errors/index.ts';
 import type { EdgePorts } from '../../network/edge-ports.ts';
+import { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import { VmPorts } from '../../network/vm-ports.ts';
 import type { Logger } from '../../protocol/logger.ts';
 import type { AgentParams } from '../../protocol/rpc.ts';
@@ -60,9 +61,11 @@ export async function arm(
     });
     undo.push(() => ports.close());
     const edge = armEdge(params, surroundings, watch, undo);
-    const group = new VmGroup(vms, ports, edge);
+    const buffers = await ReceiveBuffers.find(switchedDevices(surroundings));
+    const group = new VmGroup(vms, ports, edge, buffers);
     const stops = new Map<string, bigint>();
     undo.push(() => tools.journal.remove(params.barrier));
+    undo.push(() => buffers.putBack());
     await tools.journal.write(
       intentOf({
         barrier: params.barrier,
@@ -82,8 +85,7 @@ export async function arm(
             signal,
             undo,
           });
-    ports.attach();
-    edge?.attach();
+    group.attach();
     signal.throwIfAborted();
     return new StopSession({
       params,

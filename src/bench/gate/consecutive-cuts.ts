@@ -90,7 +90,9 @@ function wordsOf(outcomes: readonly CutOutcome[]): string {
   const frames = Math.round(median(({ framesInFlight }) => framesInFlight));
   const pauseMs = median((outcome) => outcome.pauseMs).toFixed(1);
   const fromRings = outcomes.reduce((sum, { framesFromRings }) => sum + framesFromRings, 0);
-  return `; ${frames} frames held and ${pauseMs} ms in the median cut, ${fromRings} frames from rings in all`;
+  const waitMs = Math.max(...outcomes.map(({ switchWaitMs }) => switchWaitMs)).toFixed(1);
+  const starved = `a switch was without a processor for at most ${waitMs} ms of a cut`;
+  return `; ${frames} frames held and ${pauseMs} ms in the median cut, ${fromRings} frames from rings in all; ${starved}`;
 }
 
 function describe(what: string, verdict: NetworkVerdict, words: string): BenchResult {

@@ -9,6 +9,8 @@ export interface NetworkHost {
   readonly namespace: BenchNamespace;
   readonly taps: readonly EndpointTap[];
   readonly switchedDevices: readonly number[];
+  /** An Open vSwitch in user space; null: there is none. */
+  readonly openVSwitch: Pick<OpenVSwitch, 'directory' | 'pid'> | null;
   /** Frames that the network here has dropped by itself: its sockets were full, its queues were, it could not send. */
   drops(): Promise<number>;
 }
@@ -44,7 +46,8 @@ export const oneBridge: NetworkKind = {
       const taps = namespace.persistentTaps(tapsOf('a', 8));
       await namespace.bridge(taps);
       await shape(taps);
-      return work([{ namespace, taps, switchedDevices: [], drops: () => namespace.drops() }]);
+      const host = { namespace, taps, switchedDevices: [], openVSwitch: null };
+      return work([{ ...host, drops: () => namespace.drops() }]);
     }),
 };
 
@@ -144,5 +147,6 @@ async function bringUpHost(namespace: BenchNamespace, own: OpenVSwitch, place: n
   // The switch has taken note of the address by now: it does that after it has answered a command.
   await own.appctl('ovs/route/add', `${here.address}/24`, 'br-underlay');
   const drops = () => namespace.drops(own.log);
-  return { namespace, taps, switchedDevices: [namespace.ifindex('underlay')], drops };
+  const switchedDevices = [namespace.ifindex('underlay')];
+  return { namespace, taps, switchedDevices, openVSwitch: own, drops };
 }

@@ -8,10 +8,12 @@ import { plugTap } from '../../native/plug.ts';
 import { isErrno } from '../../native/rtnetlink.ts';
 import { openTap } from '../../native/tap.ts';
 import { readFrameFile, writeFrameFile } from '../../network/frame-file.ts';
+import { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import { VmPorts, type DrainWish, type HeldFrame } from '../../network/vm-ports.ts';
 import type { ControlledVm } from '../../vmm/controlled-vm.ts';
 import { Generator, type Endpoint, type EndpointPlan, type PreparedChange } from '../traffic/index.ts';
 import type { NetworkHost } from './emulated-network.ts';
+import { runDelayNs } from './run-delay.ts';
 
 const ringBytes = 16 * 2 ** 20;
 const quietMs = 5;
@@ -52,6 +54,12 @@ export class EndpointHost {
     return this.#network.drops();
   }
 
+  /** For how long in all its switch has waited for a processor. */
+  switchWaitNs(): number {
+    const { openVSwitch } = this.#network;
+    return openVSwitch === null ? 0 : runDelayNs(openVSwitch.pid);
+  }
+
   async start(): Promise<void> {
     this.#generator = await Generator.start(this.#plans);
   }
@@ -60,10 +68,10 @@ export class EndpointHost {
   async arm({ hold }: { hold: boolean }): Promise<void> {
     const { vms, ports } = await this.#takeControl();
     const made = VmPorts.create({ ports, ringBytes, hold });
-    this.#group = new VmGroup(vms, made);
+    this.#group = new VmGroup(vms, made, null, await this.#switchBuffers());
     this.#stops = new Map();
     if (!hold) made.prepareLeftovers(this.#leftoverFile);
-    made.attach();
+    this.#group.attach();
   }
 
   /** @returns how many frames endpoints had not read from their taps */
@@ -133,6 +141,13 @@ export class EndpointHost {
     await this.#group?.close();
     await this.#generator?.kill();
     rmSync(this.#leftoverFile, { force: true });
+  }
+
+  async #switchBuffers(): Promise<ReceiveBuffers | null> {
+    const { taps, switchedDevices, openVSwitch } = this.#network;
+    if (openVSwitch === null) return null;
+    const devices = [...taps.map(({ ifindex }) => ifindex), ...switchedDevices];
+    return ReceiveBuffers.find(devices, openVSwitch.directory);
   }
 
   get #armed(): VmGroup {

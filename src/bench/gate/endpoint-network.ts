@@ -17,6 +17,8 @@ export interface CutOutcome {
   /** Of these, frames that an endpoint had not read from its tap in time. */
   readonly framesFromRings: number;
   readonly pauseMs: number;
+  /** For how long in all a switch was ready to run and had no processor: that of the host where it was longest. */
+  readonly switchWaitMs: number;
 }
 
 export interface NetworkVerdict extends Verdict {
@@ -126,6 +128,7 @@ export class EndpointNetwork {
   }
 
   async #around(work: () => Promise<void>): Promise<CutOutcome> {
+    const waitedNs = this.#hosts.map((host) => host.switchWaitNs());
     await this.#each((host) => host.arm({ hold: false }));
     const atNs = monotonicNs() + cutLeadNs;
     let [framesInFlight, framesFromRings] = [0, 0];
@@ -140,7 +143,9 @@ export class EndpointNetwork {
     const pauseNs = monotonicNs() + resumeLeadNs - firstNs;
     await this.#together((host) => host.resume(pauseNs));
     await this.#each((host) => host.settle());
-    return { framesInFlight, framesFromRings, pauseMs: Number(pauseNs) / 1e6 };
+    const waitsNs = this.#hosts.map((host, place) => host.switchWaitNs() - waitedNs[place]!);
+    const switchWaitMs = Math.max(...waitsNs) / 1e6;
+    return { framesInFlight, framesFromRings, pauseMs: Number(pauseNs) / 1e6, switchWaitMs };
   }
 
   /** One host after the other, each in its own network namespace: a thread is in one at a time. */

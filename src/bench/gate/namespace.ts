@@ -11,6 +11,9 @@ export interface BenchTap {
   readonly ifindex: number;
 }
 
+/** Three seconds of what comes for one endpoint. */
+const judgeRingFrames = 10_000;
+
 let made = 0;
 
 /** A network namespace that the process lives in for the time of one measurement. */
@@ -59,10 +62,12 @@ export class BenchNamespace {
     return found.ifindex;
   }
 
-  /** Taps that stay when nobody has them open, and are up. */
+  /** Taps that stay when nobody has them open, and are up. Their rings are the judge's: none may overflow. */
   persistentTaps(names: readonly string[]): Omit<BenchTap, 'fd'>[] {
     for (const name of names) makePersistentTap({ name });
-    return bringUp(names.map((name) => ({ name })));
+    const taps = bringUp(names.map((name) => ({ name })));
+    for (const { ifindex } of taps) setLink({ ifindex, txQueueLen: judgeRingFrames });
+    return taps;
   }
 
   /** Taps that are up. Reading them does not block. */

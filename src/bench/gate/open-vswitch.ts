@@ -15,8 +15,10 @@ const niceness = '-10';
 
 /** An Open vSwitch of the process's present network namespace, with everything of its own below one directory. */
 export class OpenVSwitch {
-  readonly #directory = mkdtempSync(join(tmpdir(), 'staghorn-gate-bench-ovs-'));
+  /** Its run directory. */
+  readonly directory = mkdtempSync(join(tmpdir(), 'staghorn-gate-bench-ovs-'));
   readonly #processes: ChildProcess[] = [];
+  #pid = 0;
 
   static async start(signal: AbortSignal): Promise<OpenVSwitch> {
     const made = new OpenVSwitch();
@@ -39,6 +41,11 @@ export class OpenVSwitch {
     await run(['ovs-appctl', '-t', this.#path('vswitchd.ctl'), ...args]);
   }
 
+  /** Of ovs-vswitchd. */
+  get pid(): number {
+    return this.#pid;
+  }
+
   /** Where it notes each frame that it could not send. */
   get log(): string {
     return this.#path('vswitchd.log');
@@ -51,7 +58,7 @@ export class OpenVSwitch {
       process.kill('SIGKILL');
       await ended;
     }
-    rmSync(this.#directory, { recursive: true, force: true });
+    rmSync(this.directory, { recursive: true, force: true });
   }
 
   async #start(signal: AbortSignal): Promise<void> {
@@ -73,17 +80,29 @@ export class OpenVSwitch {
     const place = [`unix:${this.#path('db.sock')}`, `--unixctl=${this.#path('vswitchd.ctl')}`, log];
     // Told their routes, tunnels lose nothing when a tap's reader comes or goes (docs/lab.md).
     const system = ['--disable-system', '--disable-system-route'];
-    this.#spawn(['nice', '-n', niceness, 'ovs-vswitchd', ...place, ...system, ...quiet]);
+    // nice(1) becomes what it starts.
+    this.#pid = this.#spawn([
+      'nice',
+      '-n',
+      niceness,
+      'ovs-vswitchd',
+      '--pidfile',
+      ...place,
+      ...system,
+      ...quiet,
+    ]);
     await this.#appears('vswitchd.ctl', signal);
     // Each error counts: without this it notes a few a minute.
     await this.appctl('vlog/disable-rate-limit', 'netdev_linux');
   }
 
-  #spawn(argv: readonly string[]): void {
+  #spawn(argv: readonly string[]): number {
     const [file, ...args] = argv as [string, ...string[]];
-    const directory = this.#directory;
+    const directory = this.directory;
     const places = { OVS_RUNDIR: directory, OVS_LOGDIR: directory, OVS_DBDIR: directory };
-    this.#processes.push(spawn(file, args, { stdio: 'ignore', env: { ...process.env, ...places } }));
+    const child = spawn(file, args, { stdio: 'ignore', env: { ...process.env, ...places } });
+    this.#processes.push(child);
+    return child.pid ?? 0;
   }
 
   async #appears(name: string, signal: AbortSignal): Promise<void> {
@@ -95,6 +114,6 @@ export class OpenVSwitch {
   }
 
   #path(name: string): string {
-    return join(this.#directory, name);
+    return join(this.directory, name);
   }
 }
