@@ -1,6 +1,7 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
+import { writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -10,7 +11,10 @@ import { run } from '../../lab/command.ts';
 const schema = '/usr/share/openvswitch/vswitch.ovsschema';
 const startDeadlineMs = 20_000;
 const pollMs = 10;
-/** The switch gets processor time before the endpoints: it must not be the one that loses frames. */
+/**
+ * The switch gets processor time before the endpoints: it must not be the one that loses frames. Where the kernel groups
+ * processes by session, a niceness counts only within the group, which has one of its own (sched(7), "autogroup").
+ */
 const niceness = '-10';
 
 /** An Open vSwitch of the process's present network namespace, with everything of its own below one directory. */
@@ -92,6 +96,8 @@ export class OpenVSwitch {
       ...quiet,
     ]);
     await this.#appears('vswitchd.ctl', signal);
+    // A kernel that groups no processes has no such file.
+    await writeFile(`/proc/${this.#pid}/autogroup`, niceness).catch(() => undefined);
     // Each error counts: without this it notes a few a minute.
     await this.appctl('vlog/disable-rate-limit', 'netdev_linux');
   }
@@ -100,7 +106,8 @@ export class OpenVSwitch {
     const [file, ...args] = argv as [string, ...string[]];
     const directory = this.directory;
     const places = { OVS_RUNDIR: directory, OVS_LOGDIR: directory, OVS_DBDIR: directory };
-    const child = spawn(file, args, { stdio: 'ignore', env: { ...process.env, ...places } });
+    const env = { ...process.env, ...places };
+    const child = spawn(file, args, { stdio: 'ignore', env, detached: true });
     this.#processes.push(child);
     return child.pid ?? 0;
   }
