@@ -346,6 +346,7 @@ class Gate : public Napi::ObjectWrap<Gate> {
       Napi::Object entry = Napi::Object::New(env);
       entry.Set("slot", Napi::Number::New(env, port.slot));
       entry.Set("delivered", Napi::Number::New(env, double(port.delivered)));
+      entry.Set("preloaded", Napi::Number::New(env, double(port.preloaded)));
       entry.Set("undeliverable", Napi::Number::New(env, double(port.undeliverable)));
       entry.Set("missing", Napi::Number::New(env, double(port.missing)));
       entry.Set("lastErrno", Napi::Number::New(env, port.last_error));

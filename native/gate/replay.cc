@@ -68,7 +68,7 @@ Replay::Replay(std::shared_ptr<GateCore> core, ReplayOptions options)
     made.ready_ns = 0;
     made.refused_since_ns = 0;
     made.waiting = false;
-    made.result = {port.slot, 0, 0, 0, 0};
+    made.result = {port.slot, 0, 0, 0, 0, 0};
   }
 }
 
@@ -250,6 +250,7 @@ void Replay::Conclude(Port &port, bool delivered, int error) {
   Frame &frame = port.queue.front();
   if (delivered) {
     port.result.delivered++;
+    if (frame.record == kNoRecord) port.result.preloaded++;
     port.refused_since_ns = 0;
   } else {
     port.result.undeliverable++;

@@ -30,6 +30,7 @@ struct ReplayOptions {
 struct PortReplay {
   uint32_t slot;
   uint64_t delivered;
+  uint64_t preloaded;  // of those delivered
   uint64_t undeliverable;  // the device refused it
   uint64_t missing;        // diverted, but in nobody's hands any more
   int last_error;

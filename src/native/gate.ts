@@ -90,6 +90,8 @@ export interface ReplayOptions {
 export interface PortReplay {
   readonly slot: number;
   readonly delivered: number;
+  /** Of those delivered, how many were preloaded; the others were held by the gate. */
+  readonly preloaded: number;
   /** The device refused them: it is down, or its reader is gone. */
   readonly undeliverable: number;
   /** Nobody has them any more: preloaded by a process that died. */

@@ -38,6 +38,8 @@ export interface VmResumption {
 
 export interface ReplaySummary {
   readonly delivered: number;
+  /** Of those delivered, how many came from a snapshot; the others were sent while time stood still, or since. */
+  readonly preloaded: number;
   /** Of frames with a due time of their own; null if there were none. */
   readonly latenessNs: { readonly median: number; readonly p99: number; readonly max: number } | null;
 }
@@ -278,6 +280,7 @@ function summarize(
 ): ReplaySummary {
   return {
     delivered: ports.reduce((sum, { delivered }) => sum + delivered, leftovers),
+    preloaded: ports.reduce((sum, { preloaded }) => sum + preloaded, 0),
     latenessNs: count === 0 ? null : latenessNs,
   };
 }

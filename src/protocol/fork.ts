@@ -57,7 +57,7 @@ export const forkResult = z.strictObject({
       experiment: resourceName,
       durationMs: z.number().describe('From the request to its last VM running or standing'),
       vms: z.array(z.strictObject({ host: z.string(), name: z.string() })),
-      framesDelivered: z.int(),
+      framesDelivered: z.int().describe('Frames in flight of the snapshot that reached their VMs'),
       warnings: z.array(z.string()),
     }),
   ),

@@ -274,7 +274,11 @@ export const restoreResult = z.strictObject({
     .number()
     .describe('From the request to the last VM running; until all are loaded, where time stays stopped'),
   vms: z.int(),
-  framesDelivered: z.int(),
+  framesDelivered: z
+    .int()
+    .describe(
+      'Frames in flight of the snapshot that reached their VMs; what these send from then on is not counted',
+    ),
   dryRun: z.boolean().default(false).describe('It was only checked; nothing was touched'),
   paused: z.boolean().default(false).describe('Time stays stopped until the experiment is resumed'),
   destroyed: z

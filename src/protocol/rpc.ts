@@ -71,7 +71,7 @@ export const vmSave = z.strictObject({
   forkNs: z.int().nullable(),
 });
 
-/** How the frames that were held came back to their VMs; lateness is against the instant each was due. */
+/** How the frames that were held, or those of the snapshot, came back to their VMs; lateness is against the instant each was due. */
 export const settleReport = z.strictObject({
   framesReplayed: z.int(),
   replayLatenessNs: z.strictObject({ median: z.int(), p99: z.int(), max: z.int() }).nullable(),

@@ -142,9 +142,9 @@ export class QmpClient {
     return fd;
   }
 
-  /** Whether the connection is gone: nothing can be asked any more. */
+  /** Whether the connection is gone: nothing can be asked any more. The socket may be so before it is told. */
   get isClosed(): boolean {
-    return this.#failure !== undefined;
+    return this.#failure !== undefined || this.#transport.fd === undefined;
   }
 
   /** Bytes of `execute` that the kernel has not taken yet; 0 before another thread may write on `fd`. */

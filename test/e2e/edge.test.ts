@@ -130,14 +130,19 @@ vms:
 
   it('drops what comes in while time stands still if it is told to, and says how much', async () => {
     const path = await register('dropped', { externalFrames: 'drop' });
+    const repliesBefore = talker.arpReplies;
     talker.start({ everyMs });
     const taken = await snapshotOf(path);
     const [{ dropped, held } = { dropped: 0, held: 0 }] = taken.external;
     expect(dropped).toBeGreaterThan(0);
     expect(held).toBe(0);
     const sent = talker.sent;
-    const answered = await talker.stop({ lost: dropped });
-    expect(answered).toHaveLength(sent - dropped);
+    const answered = await talker.stop({ someLost: true });
+    const lost = sent - answered.length;
+    expect(lost).toBeGreaterThan(0);
+    expect(lost).toBeLessThanOrEqual(dropped);
+    // The guest may have asked for the station's hardware address, and the answer may be among what was dropped.
+    expect(lost).toBeGreaterThanOrEqual(dropped - (talker.arpReplies - repliesBefore));
     expect(upwards(answered)).toBe(true);
   });
 

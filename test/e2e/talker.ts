@@ -40,6 +40,8 @@ export class Talker {
   #pinging: NodeJS.Timeout | undefined;
   #targetMac: Buffer | undefined;
   sent = 0;
+  /** How often it told its hardware address. */
+  arpReplies = 0;
 
   private constructor(options: TalkerOptions, namespace: string, tap: number) {
     this.#options = options;
@@ -73,6 +75,9 @@ export class Talker {
     ip('-n', namespace, 'link', 'add', 'out', 'type', 'veth', 'peer', 'name', port, 'netns', hostNamespace);
     const tap = within(namespace, () => openTap({ name: 'station' }));
     ip('-n', namespace, 'link', 'add', 'hub', 'type', 'bridge', 'mcast_snooping', '0');
+    // Only the station speaks: no router is looked for, no multicast group joined.
+    for (const device of ['station', 'out', 'hub'])
+      ip('-n', namespace, 'link', 'set', device, 'addrgenmode', 'none');
     for (const device of ['station', 'out']) ip('-n', namespace, 'link', 'set', device, 'master', 'hub');
     for (const device of ['station', 'out', 'hub']) ip('-n', namespace, 'link', 'set', device, 'up');
     ip('-n', hostNamespace, 'link', 'set', port, 'up');
@@ -99,15 +104,14 @@ export class Talker {
     this.#pinging = setInterval(() => this.#sendPing(++this.sent, bytes), everyMs);
   }
 
-  /** Stops pinging, and waits until the last one that is not lost is answered. */
-  async stop({ lost = 0 } = {}): Promise<number[]> {
+  /** Stops pinging, and waits until all pings are answered; if some may be lost, until the last one is. */
+  async stop({ someLost = false } = {}): Promise<number[]> {
     clearInterval(this.#pinging);
     const { sent } = this;
-    const wanted = sent - lost;
     this.sent = 0;
     await until(
-      () => this.answered.length >= wanted,
-      `${wanted} pings are answered`,
+      () => (someLost ? this.answered.includes(sent) : this.answered.length >= sent),
+      `${someLost ? 'the last' : 'every one'} of ${sent} pings is answered`,
       () => `missing are ${this.#missing(sent).join(' ')}`,
     ).catch((error: unknown) => {
       this.answered.length = 0;
@@ -182,7 +186,9 @@ export class Talker {
     if (!body.subarray(14, 18).equals(packed(this.#options.target))) return;
     if (!body.subarray(24, 28).equals(packed(this.#options.address))) return;
     this.#targetMac = Buffer.from(body.subarray(8, 14));
-    if (body.readUInt16BE(6) === 1) this.#sendArp(2, this.#targetMac, this.#targetMac);
+    if (body.readUInt16BE(6) !== 1) return;
+    this.arpReplies++;
+    this.#sendArp(2, this.#targetMac, this.#targetMac);
   }
 
   #receiveIp(packet: Buffer): void {

@@ -87,7 +87,9 @@ describe('a gate in taps', () => {
     const report = await gate.replay({ ports: [at(tap.ifindex, 0, resume, resume - stopped)] });
     expect(await reader.have(10)).toEqual(numbers(0, 10));
     reader.stop();
-    expect(report.ports).toEqual([{ slot: 0, delivered: 10, undeliverable: 0, missing: 0, lastErrno: 0 }]);
+    expect(report.ports).toEqual([
+      { slot: 0, delivered: 10, preloaded: 0, undeliverable: 0, missing: 0, lastErrno: 0 },
+    ]);
     expect(report.latenessNs).toMatchObject({ count: 10 });
     expect(report.latenessNs.median).toBeGreaterThanOrEqual(0);
     const errorsMs = reader.frames
@@ -204,7 +206,7 @@ describe('a gate in taps', () => {
     const resume = process.hrtime.bigint() + 10n * MS;
     const report = await gate.replay({ ports: [at(tap.ifindex, 0, resume)], liveFromNs: 0n });
     expect(process.hrtime.bigint()).toBeGreaterThanOrEqual(resume + 20n * MS);
-    expect(report).toMatchObject({ latenessNs: { count: 5 }, ports: [{ delivered: 10 }] });
+    expect(report).toMatchObject({ latenessNs: { count: 5 }, ports: [{ delivered: 10, preloaded: 5 }] });
     expect(readNumbers(tap.fd)).toEqual(numbers(0, 10));
   });
 

@@ -229,7 +229,7 @@ export class RestoreSession {
     this.#ended ??= this.#finish(null);
     await this.#ended;
     return {
-      framesReplayed: report?.delivered ?? 0,
+      framesReplayed: report?.preloaded ?? 0,
       replayLatenessNs: report?.latenessNs ?? null,
       external: [],
       warnings: [...this.#parts.warnings, ...this.#warnings],
