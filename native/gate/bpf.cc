@@ -1,5 +1,6 @@
 #include "gate/bpf.h"
 
+#include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -168,6 +169,15 @@ static Napi::Value TestProgram(const Napi::CallbackInfo &info) {
   result.Set("verdict", Napi::Number::New(info.Env(), int32_t(attr.test.retval)));
   result.Set("mark", Napi::Number::New(info.Env(), context.mark));
   return result;
+}
+
+// Page tables of such memory are filled at once and copied at every fork (VM_MIXEDMAP: vma_needs_copy in the kernel's
+// mm/memory.c), which is how Node.js starts a program: some 5 ms for each ring of 64 MiB.
+void *MapMemoryOf(int map, size_t length, int protection, off_t offset) {
+  void *memory = mmap(nullptr, length, protection, MAP_SHARED, map, offset);
+  if (memory == MAP_FAILED) throw SyscallError{errno, "mmap of a BPF map"};
+  madvise(memory, length, MADV_DONTFORK);
+  return memory;
 }
 
 // enableProgramStats(): a descriptor; until it is closed the kernel takes the time of every run of every program.

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <linux/bpf.h>
+#include <sys/types.h>
 
 #include <cstdint>
 #include <string>
@@ -30,6 +31,8 @@ struct MapInfo {
 Descriptor CreateMap(bpf_map_type type, const char *name, uint32_t value_size, uint32_t max_entries, uint32_t flags);
 Descriptor OpenMapById(uint32_t id);
 MapInfo ReadMapInfo(int map);
+// Maps memory of a map into this process, and into none that is forked from it.
+void *MapMemoryOf(int map, size_t length, int protection, off_t offset);
 Descriptor LoadProgram(bpf_prog_type type, const char *name, const std::vector<bpf_insn> &instructions, uint32_t flags = 0);
 
 // Assembles instructions; jumps name a label, which may be placed later.

@@ -195,16 +195,13 @@ int SendFrame(int socket, int ifindex, const FrameView &frame) {
 
 Ring::Ring(int map, uint32_t size_bytes) : size_(size_bytes) {
   size_t page = size_t(sysconf(_SC_PAGESIZE));
-  void *consumer = mmap(nullptr, page, PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
-  if (consumer == MAP_FAILED) throw SyscallError{errno, "mmap(ring)"};
-  void *producer = mmap(nullptr, page + 2 * size_t(size_), PROT_READ, MAP_SHARED, map, off_t(page));
-  if (producer == MAP_FAILED) {
-    int error = errno;
-    munmap(consumer, page);
-    throw SyscallError{error, "mmap(ring)"};
+  consumer_ = static_cast<uint8_t *>(MapMemoryOf(map, page, PROT_READ | PROT_WRITE, 0));
+  try {
+    producer_ = static_cast<uint8_t *>(MapMemoryOf(map, page + 2 * size_t(size_), PROT_READ, off_t(page)));
+  } catch (const SyscallError &) {
+    munmap(consumer_, page);
+    throw;
   }
-  consumer_ = static_cast<uint8_t *>(consumer);
-  producer_ = static_cast<uint8_t *>(producer);
 }
 
 Ring::~Ring() {

@@ -22,10 +22,8 @@ constexpr uint32_t kMarkerRingBytes = 1 << 20;  // some 5,000 markers between tw
 
 }  // namespace
 
-GateState::GateState(int map, size_t size_bytes) : size_(size_bytes) {
-  memory_ = mmap(nullptr, size_, PROT_READ | PROT_WRITE, MAP_SHARED, map, 0);
-  if (memory_ == MAP_FAILED) throw SyscallError{errno, "mmap(state)"};
-}
+GateState::GateState(int map, size_t size_bytes)
+    : memory_(MapMemoryOf(map, size_bytes, PROT_READ | PROT_WRITE, 0)), size_(size_bytes) {}
 
 GateState::~GateState() { munmap(memory_, size_); }
 

@@ -1,6 +1,7 @@
 // How a QEMU's memory is forked, by ptrace of its main thread only:
 //
-//   main thread M: madvise(DOFORK) each region; clone(CLONE_VM) -> C; wait4(C); madvise(DONTFORK); goes on
+//   main thread M: madvise(DOFORK) each region; madvise(DONTFORK) what is left out; clone(CLONE_VM) -> C; wait4(C);
+//                  madvise(DONTFORK) each region; goes on
 //   C: clone() -> G, then is killed.    G: the image; closes its descriptors, and is held until released.
 //
 // Why C in between: M must not have G as its child. It would be a zombie in QEMU when it dies, which QEMU would
@@ -265,6 +266,9 @@ class Fork {
     main_.SetSignalMask(~uint64_t(0));
     for (const Region &region : session_->regions)
       main_.CheckedCall("madvise(MADV_DOFORK)", base_, SYS_madvise, region.address, region.length, MADV_DOFORK);
+    // Where this fails, more is copied than is needed.
+    for (const Region &region : session_->left_out)
+      main_.Call(base_, SYS_madvise, region.address, region.length, MADV_DONTFORK);
   }
 
   void ForkImage() {

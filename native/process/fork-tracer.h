@@ -13,6 +13,7 @@ namespace staghorn {
 struct ForkSession {
   pid_t pid = 0;
   std::vector<Region> regions;
+  std::vector<Region> left_out;  // made MADV_DONTFORK for good: nobody forks QEMU for what is in there
   int64_t timeout_ns = 0;
   int go_fd = -1;        // readable: fork now
   int release_fd = -1;   // readable: let go

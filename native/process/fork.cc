@@ -79,6 +79,17 @@ static void WaitForAnnouncement(const ForkSession &session) {
   if (session.state.load() == ForkSession::kFailed) throw SystemError(session.error, session.what);
 }
 
+static std::vector<Region> RegionsOf(Napi::Array given) {
+  std::vector<Region> regions;
+  for (uint32_t i = 0; i < given.Length(); i++) {
+    Napi::Object region = given.Get(i).As<Napi::Object>();
+    bool lossless;
+    regions.push_back({region.Get("address").As<Napi::BigInt>().Uint64Value(&lossless),
+                       uint64_t(region.Get("length").As<Napi::Number>().Int64Value())});
+  }
+  return regions;
+}
+
 // Starts a tracer and lets it look at the process. The result is the fork's number.
 class PrepareJob : public Job {
  public:
@@ -86,13 +97,8 @@ class PrepareJob : public Job {
     ForkSession &session = live_->session;
     session.pid = options.Get("pid").As<Napi::Number>().Int32Value();
     session.timeout_ns = int64_t(options.Get("timeoutMs").As<Napi::Number>().DoubleValue() * 1e6);
-    Napi::Array regions = options.Get("regions").As<Napi::Array>();
-    for (uint32_t i = 0; i < regions.Length(); i++) {
-      Napi::Object region = regions.Get(i).As<Napi::Object>();
-      bool lossless;
-      session.regions.push_back({region.Get("address").As<Napi::BigInt>().Uint64Value(&lossless),
-                                 uint64_t(region.Get("length").As<Napi::Number>().Int64Value())});
-    }
+    session.regions = RegionsOf(options.Get("regions").As<Napi::Array>());
+    session.left_out = RegionsOf(options.Get("leftOut").As<Napi::Array>());
   }
 
  protected:

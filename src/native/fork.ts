@@ -14,6 +14,8 @@ export interface ForkOptions {
   readonly pid: number;
   /** Memory that the child shall have although QEMU has marked it MADV_DONTFORK: the guest's RAM. */
   readonly regions: readonly MemoryRegion[];
+  /** Memory that the child shall not have, and no other from then on: it is marked MADV_DONTFORK, and stays so. */
+  readonly leftOut?: readonly MemoryRegion[] | undefined;
   /** For how long the main thread may take to stop, and its calls to return. */
   readonly timeoutMs: number;
 }
@@ -29,7 +31,7 @@ export interface ForkedMemory {
 
 interface ForkAddon {
   /** Settles with the number of the fork. */
-  startPrepareFork(options: ForkOptions): NativeJob<number>;
+  startPrepareFork(options: Required<ForkOptions>): NativeJob<number>;
   startFork(number: number): NativeJob<ForkedMemory>;
   startRelease(number: number): NativeJob<void>;
 }
@@ -53,12 +55,12 @@ export interface PreparedFork {
  * ETIMEDOUT, ENOMEM or EAGAIN if it cannot fork.
  */
 export async function prepareFork(options: ForkOptions): Promise<PreparedFork> {
-  const { pid, regions, timeoutMs } = options;
+  const { pid, regions, leftOut = [], timeoutMs } = options;
   if (!Number.isInteger(pid) || pid <= 0) throw new RangeError(`pid must be a positive integer: ${pid}`);
   if (regions.length > regionsMax) throw new RangeError(`at most ${regionsMax} regions`);
   if (!(timeoutMs > 0 && timeoutMs <= 60_000))
     throw new RangeError(`timeoutMs must be up to 60 s: ${timeoutMs}`);
-  const number = await runJob(() => addon.startPrepareFork({ pid, regions, timeoutMs }));
+  const number = await runJob(() => addon.startPrepareFork({ pid, regions, leftOut, timeoutMs }));
   return {
     fork: () => runJob(() => addon.startFork(number)),
     release: () => runJob(() => addon.startRelease(number)),

@@ -1,6 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { regionsRefusal, refusalOf } from './fork.ts';
 import {
+  locateCodeBuffer,
   locateRamBlocks,
   parseFlatView,
   parseGpa2hva,
@@ -50,6 +51,33 @@ describe('parseSmaps', () => {
   test('of something else gives nothing', () => {
     expect(parseSmaps('')).toEqual([]);
     expect(parseSmaps('Rss: 4 kB\nVmFlags: dc\nnonsense')).toEqual([]);
+  });
+});
+
+describe('locateCodeBuffer', () => {
+  const code = (flags: string) =>
+    parseSmaps(
+      [
+        '7f0000000000-7f0000100000 rw-p 00000000 00:00 0',
+        'VmFlags: rd wr mr mw me ac',
+        '7f0000100000-7f0000200000 rwxp 00000000 00:00 0',
+        `VmFlags: rd wr ex mr mw me ac hg${flags}`,
+        '7f0000200000-7f0000201000 ---p 00000000 00:00 0',
+        'VmFlags: mr mw me ac hg',
+        '7f0000201000-7f0000300000 rwxp 00000000 00:00 0',
+        `VmFlags: rd wr ex mr mw me ac hg${flags}`,
+        '7f0000300000-7f0000301000 ---p 00000000 00:00 0',
+        'VmFlags: mr mw me ac hg',
+      ].join('\n'),
+    );
+
+  test('is all of it, with the guard pages within', () => {
+    expect(locateCodeBuffer(code(''))).toEqual({ address: 0x7f0000100000n, length: 0x200000 });
+  });
+
+  test('is none where no memory is written and executed, or no fork copies it', () => {
+    expect(locateCodeBuffer(parseSmaps(smapsText))).toBeNull();
+    expect(locateCodeBuffer(code(' dc'))).toBeNull();
   });
 });
 

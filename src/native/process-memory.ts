@@ -168,7 +168,11 @@ export function locateRamBlocks({ smaps, ramBlocks, known }: LocateOptions): Loc
   for (const block of others) {
     const twins = others.filter((other) => other.totalBytes === block.totalBytes);
     const candidates = smaps.filter(
-      (mapping) => mapping.flags.has('dc') && mapping.length === block.totalBytes && !taken.has(mapping),
+      (mapping) =>
+        mapping.flags.has('dc') &&
+        !isExecutable(mapping) &&
+        mapping.length === block.totalBytes &&
+        !taken.has(mapping),
     );
     const [mapping] = candidates;
     if (mapping === undefined) missing.push(block.name);
@@ -176,6 +180,30 @@ export function locateRamBlocks({ smaps, ramBlocks, known }: LocateOptions): Loc
     else blocks.push(located(block, [mapping], mapping.address));
   }
   return { blocks, ambiguous, missing };
+}
+
+const isExecutable = ({ permissions }: MemoryMapping) => permissions.includes('x');
+
+/**
+ * TCG's buffer of translated code, as far as a fork would copy it: anonymous memory that is written and executed, with
+ * guard pages between its parts (QEMU tcg/region.c). Null if there is none, or it is marked MADV_DONTFORK already.
+ */
+export function locateCodeBuffer(
+  smaps: readonly MemoryMapping[],
+): { readonly address: bigint; readonly length: number } | null {
+  const isCode = ({ permissions, path }: MemoryMapping) => permissions === 'rwxp' && path === null;
+  const first = smaps.findIndex((mapping) => isCode(mapping) && !mapping.flags.has('dc'));
+  if (first < 0) return null;
+  const { address } = smaps[first]!;
+  let end = address;
+  let next = address;
+  for (const mapping of smaps.slice(first)) {
+    const isGuard = mapping.permissions === '---p' && mapping.path === null;
+    if (mapping.address !== next || !(isCode(mapping) || isGuard)) break;
+    next += BigInt(mapping.length);
+    if (isCode(mapping)) end = next;
+  }
+  return { address, length: Number(end - address) };
 }
 
 /** A block may be of several mappings (after mprotect or madvise of a part); null if there is a gap. */

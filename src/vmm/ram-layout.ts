@@ -1,7 +1,9 @@
 import { readFile } from 'node:fs/promises';
 
 import { StaghornError } from '../errors/index.ts';
+import type { MemoryRegion } from '../native/fork.ts';
 import {
+  locateCodeBuffer,
   locateRamBlocks,
   parseFlatView,
   parseGpa2hva,
@@ -29,6 +31,8 @@ export interface RamLayout {
   readonly backends: readonly RamBackend[];
   /** Blocks that the guest writes and the device state does not hold, such as video memory. */
   readonly others: readonly LocatedBlock[];
+  /** What TCG translates into; null if a fork does not copy it anyway. */
+  readonly codeBuffer: MemoryRegion | null;
 }
 
 export const blocksOf = ({ main, backends, others }: RamLayout): LocatedBlock[] => [
@@ -78,7 +82,7 @@ export async function readRamLayout(
   const others = blocks.filter(
     (block) => block !== main && !isRom(block.name) && !found.some(({ name }) => name === block.name),
   );
-  return { main, backends, others };
+  return { main, backends, others, codeBuffer: locateCodeBuffer(smaps) };
 }
 
 /** Where blocks lie by way of their guest-physical addresses: several nodes or DIMMs may be of one size. */

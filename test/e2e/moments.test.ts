@@ -10,7 +10,14 @@ import { sshConnector } from '../../src/controller/hosts/agent-link.ts';
 import { agentBundle } from '../../src/controller/index.ts';
 import { copyPart } from '../../src/controller/transfers/transfer.ts';
 import type { Lab } from '../../src/lab/index.ts';
-import { experiment, operation, snapshot, type Snapshot } from '../../src/protocol/resources.ts';
+import { forkResult } from '../../src/protocol/fork.ts';
+import {
+  experiment,
+  experimentVm,
+  operation,
+  snapshot,
+  type Snapshot,
+} from '../../src/protocol/resources.ts';
 import { rolling } from '../../src/protocol/rolling.ts';
 import { run } from '../cli/run.ts';
 import { Bench, destroyVms, hostPath, runStates, startLab, takeDown } from './harness.ts';
@@ -132,6 +139,19 @@ describe('an archive', () => {
     expect(await get(before.id)).toEqual(before);
     await destroyVms(lab!);
     await succeed('POST', `/v1/snapshots/${before.id}/restore`);
+    expect(await runStates(lab!)).toEqual(['running', 'running']);
+  });
+
+  it('has brought a snapshot of which forks run beside the experiment', async () => {
+    const { result } = await succeed('POST', `/v1/snapshots/${before.id}/forks`, { count: 1 });
+    const [made] = forkResult.parse(result).forks;
+    const path = `/v1/experiments/${made!.experiment}`;
+    const found = await bench.server.client.json('GET', `${path}/vms`, z.array(experimentVm));
+    expect(found.map(({ name, status }) => [name.replace(/\.f\d+$/, ''), status])).toEqual([
+      ['a', 'running'],
+      ['b', 'running'],
+    ]);
+    await bench.server.client.send('DELETE', `${path}?destroy=true`);
     expect(await runStates(lab!)).toEqual(['running', 'running']);
   });
 });

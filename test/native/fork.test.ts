@@ -4,6 +4,7 @@ import { setImmediate as turn } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
 import { forkMemory, probeFork, release } from '../../src/native/fork.ts';
 import type { ForkedMemory, MemoryRegion } from '../../src/native/fork.ts';
+import { locateCodeBuffer, parseSmaps } from '../../src/native/process-memory.ts';
 import { writeMemory } from '../../src/native/ram.ts';
 import { childrenOf, eventually, processesMentioning, readMemory, TestQemu } from './qemu.ts';
 import { Tracee } from './tracee.ts';
@@ -104,6 +105,21 @@ describe('forking the memory of a QEMU', () => {
     for (const block of blocks) await readMemory(childPid, block.address, block.length);
     expect(await readdir(`/proc/${childPid}/fd`)).toEqual([]);
     expect((await readdir(`/proc/${qemu.pid}/fd`)).length).toBeGreaterThan(5);
+  });
+
+  test('copies nothing of what TCG has translated, nor of anything else that is left out', async () => {
+    const qemu = await startQemu();
+    const ram = await qemu.block('pc.ram');
+    const code = locateCodeBuffer(await qemu.smaps())!;
+    const forked = await forkMemory({ pid: qemu.pid, regions: [ram], leftOut: [code], timeoutMs });
+    disposals.push(() => release(forked.childPid));
+    const image = parseSmaps(await readFile(`/proc/${forked.childPid}/smaps`, 'utf8'));
+    expect(image.filter(({ permissions }) => permissions === 'rwxp')).toEqual([]);
+    expect(image.find(({ address }) => address === ram.address)).toMatchObject({ length: ram.length });
+    // So it stays: the next fork has nothing to leave out.
+    expect(locateCodeBuffer(await qemu.smaps())).toBeNull();
+    expect(await qemu.block('pc.ram')).toEqual(ram);
+    await qemu.countsOn();
   });
 
   test("works under libvirt's seccomp sandbox, which would kill a QEMU that forks", async () => {

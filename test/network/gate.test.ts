@@ -1,6 +1,8 @@
+import { readFileSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Gate, sendFrames } from '../../src/native/gate.ts';
 import { readLinks, setLink } from '../../src/native/netlink.ts';
+import { parseSmaps } from '../../src/native/process-memory.ts';
 import { readTapFrames, tapRingIsEmpty } from '../../src/native/tap.ts';
 import { isOurs, NetworkLab, numberedFrame, numberOf, numbers } from './network-lab.ts';
 import type { LabTap } from './network-lab.ts';
@@ -37,6 +39,13 @@ describe('a gate in taps', () => {
     ifindex,
     shiftNs,
     notBeforeNs,
+  });
+
+  it('has its memory in no process that this one forks: to copy its page tables would take milliseconds', () => {
+    const smaps = parseSmaps(readFileSync('/proc/self/smaps', 'utf8'));
+    const own = smaps.filter(({ path }) => path?.includes('bpf-map') === true);
+    expect(own.length).toBeGreaterThan(2);
+    expect(own.filter(({ flags }) => !flags.has('dc'))).toEqual([]);
   });
 
   it('lets everything pass in pass mode', () => {

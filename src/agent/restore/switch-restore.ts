@@ -80,17 +80,22 @@ async function restoreOpenFlow(
   const text = (what: keyof OpenFlowTables) => readFile(join(directory, openFlow[what].file), 'utf8');
   const [flows, groups, meters] = await Promise.all([text('flows'), text('groups'), text('meters')]);
   const stored = { flows, groups, meters };
+  if (isMade) {
+    // Every run of ovs-ofctl is a process, and a new bridge is known to have no groups and no meters.
+    if (!(known.asNew && isAsNew(stored) && flows !== '')) await writeOpenFlow(name, stored, signal);
+    return [];
+  }
   const found = await readOpenFlow(name, signal);
   if (sameOpenFlow(stored, found)) {
     known.remember();
     return [];
   }
-  if (!isMade && !isAsNew(found))
+  if (!isAsNew(found))
     return [
       `bridge ${name}: its flows, groups or meters are not those of the snapshot; they are left as they are`,
     ];
   await writeOpenFlow(name, stored, signal);
-  return isMade ? [] : [`bridge ${name} had lost its flows; those of the snapshot were put back`];
+  return [`bridge ${name} had lost its flows; those of the snapshot were put back`];
 }
 
 function restoreQdiscs(stored: StoredSwitches['qdiscs'], fresh: ReadonlySet<string>): string[] {

@@ -1,4 +1,5 @@
 import { readFile } from 'node:fs/promises';
+import { availableParallelism } from 'node:os';
 
 import { operate } from '../../demo/operate.ts';
 import { OwnServer } from '../../demo/server.ts';
@@ -7,6 +8,7 @@ import { forkResult, type ForkResult } from '../../protocol/fork.ts';
 import { experiment, snapshot } from '../../protocol/resources.ts';
 import type { BenchOptions, BenchResult } from '../bench.ts';
 import { qemuMemory } from './memory.ts';
+import { processorTimes, takenBetween, type ProcessorTimes } from './processor-time.ts';
 
 const forkCount = { full: 10, quick: 3 };
 const memoryMiB = 128;
@@ -50,7 +52,7 @@ function labFile() {
 
 export async function measureForks(
   lab: Lab,
-  { client }: OwnServer,
+  { client, pid }: OwnServer,
   { count, signal, onStep }: BenchOptions & { readonly count: number },
 ): Promise<BenchResult[]> {
   const body: unknown = JSON.parse(await readFile(lab.experimentFile, 'utf8'));
@@ -58,14 +60,34 @@ export async function measureForks(
   const { id } = await operate(client, `/v1/experiments/${lab.name}/snapshots`, {}, snapshot, signal);
   const separate = sum((await qemuMemory(lab)).values()) * count;
   onStep(`${count} forks at once`);
+  const before = await processorTimes(lab, pid);
   const result = await operate(client, `/v1/snapshots/${id}/forks`, { count }, forkResult, signal);
+  const after = await processorTimes(lab, pid);
   const memory = await qemuMemory(lab);
   const names = new Set(result.forks.flatMap(({ vms }) => vms.map(({ name }) => name)));
   const own = sum([...memory].flatMap(([name, bytes]) => (names.has(name) ? [bytes] : [])));
   onStep('taking them away');
   for (const { experiment: name } of result.forks)
     await client.send('DELETE', `/v1/experiments/${name}?destroy=true`);
-  return describe(result, { own, separate });
+  return [...describe(result, { own, separate }), describeFloor(result, before, after)];
+}
+
+/** No order of steps is faster than the processors: what the forks' QEMUs take alone, and who takes the rest. */
+function describeFloor({ forks }: ForkResult, before: ProcessorTimes, after: ProcessorTimes): BenchResult {
+  const { newQemusMs, others } = takenBetween(before, after);
+  const cores = availableParallelism();
+  const shares = [...others]
+    .filter(([, ms]) => ms > 0)
+    .sort(([, left], [, right]) => right - left)
+    .map(([command, ms]) => `${command} ${ms}`);
+  return {
+    metric: `of it, what ${cores} cores need for the QEMUs of ${forks.length} forks alone`,
+    value: Math.round(newQemusMs / cores),
+    unit: 'ms',
+    goal: null,
+    met: null,
+    reference: `processor time in ms: these QEMUs ${newQemusMs}, ${shares.join(', ')}`,
+  };
 }
 
 function describe(result: ForkResult, { own, separate }: { own: number; separate: number }): BenchResult[] {

@@ -10,11 +10,18 @@ const migrationPollMs = 5;
 
 type WhileKept = (ram: KeptRam, controlled: ControlledVm) => Promise<void>;
 
-/** Stops a VM, keeps its devices and RAM by `fork`, and lets it go on. @returns how long that took, in ms */
+/** How long a pause was, in ms, and of it what the devices took, and QEMU's main thread stood under the tracer. */
+export interface Pause {
+  readonly ms: number;
+  readonly devicesMs: number;
+  readonly forkMs: number;
+}
+
+/** Stops a VM, keeps its devices and RAM by `fork`, and lets it go on. */
 export async function pauseByFork(
   vm: BenchVm,
   whileKept: WhileKept = () => Promise.resolve(),
-): Promise<number> {
+): Promise<Pause> {
   const controlled = await vm.control();
   try {
     await controlled.prepareSave(
@@ -24,11 +31,11 @@ export async function pauseByFork(
     );
     const startedMs = performance.now();
     await controlled.qmp.execute('stop');
-    const { ram } = await controlled.keep();
+    const { ram, stateNs } = await controlled.keep();
     await controlled.qmp.execute('cont');
-    const pauseMs = performance.now() - startedMs;
+    const ms = performance.now() - startedMs;
     await whileKept(ram, controlled);
-    return pauseMs;
+    return { ms, devicesMs: stateNs / 1e6, forkMs: (ram.forkNs ?? 0) / 1e6 };
   } finally {
     await controlled.close();
   }

@@ -18,7 +18,11 @@ export interface SaveRound {
   readonly copySyncedMs: number;
 }
 
-/** Saves RAM beside the running VM, and copies the file; what one leaves to be written back does not meet the other. */
+/**
+ * Saves RAM beside the running VM, and copies the file. What one leaves to be written back does not meet the other, and
+ * both write to memory that was in use a moment ago: where a hypervisor takes free memory back, the first writes to it
+ * cost more than all else.
+ */
 export async function saveAndCopy(vm: BenchVm): Promise<SaveRound> {
   const [file, copy] = [join(vm.directory, 'bench.ram'), join(vm.directory, 'copy.ram')];
   const storing = new RamForm('bench.ram', { parent: null, level: 0 }).storing(vm.directory);
@@ -26,11 +30,11 @@ export async function saveAndCopy(vm: BenchVm): Promise<SaveRound> {
     let saved: SavedRam | undefined;
     let save = { ms: 0, syncedMs: 0 };
     await pauseByFork(vm, async (ram, { layout }) => {
-      save = await timed(file, async () => {
+      save = await timed(file, layout.main.length, async () => {
         saved = await ram.write(layout.main, file, { storing });
       });
     });
-    const copied = await timed(copy, () => run('cp', ['--reflink=never', file, copy]));
+    const copied = await timed(copy, saved!.fileBytes, () => run('cp', ['--reflink=never', file, copy]));
     return {
       dataBytes: saved!.dataBytes,
       ...{ saveMs: save.ms, saveSyncedMs: save.syncedMs },
@@ -41,9 +45,16 @@ export async function saveAndCopy(vm: BenchVm): Promise<SaveRound> {
   }
 }
 
-async function timed(file: string, work: () => Promise<unknown>): Promise<{ ms: number; syncedMs: number }> {
+async function timed(
+  file: string,
+  bytes: number,
+  work: () => Promise<unknown>,
+): Promise<{ ms: number; syncedMs: number }> {
   await rm(file, { force: true });
   await run('sync', []);
+  // Of the same file system, and gone before it is written back.
+  await run('dd', ['if=/dev/zero', `of=${file}`, 'bs=1M', `count=${Math.ceil(bytes / 2 ** 20)}`]);
+  await rm(file);
   const startedMs = performance.now();
   await work();
   const ms = performance.now() - startedMs;

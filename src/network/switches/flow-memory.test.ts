@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { withoutCounters } from './flow-memory.ts';
+import { isOfNewBridge, withoutCounters } from './flow-memory.ts';
 
 describe('flows as the switch dumps them', () => {
   const dump = (seconds: string, packets: number, action = 'NORMAL') =>
@@ -12,6 +12,13 @@ describe('flows as the switch dumps them', () => {
     expect(withoutCounters(dump('12', 7))).toBe(
       'priority=0,actions=NORMAL\ntable_id=254, priority=2,recirc_id=0,actions=drop\n',
     );
+  });
+
+  it('are those of a new bridge if there is one alone, which switches as usual', () => {
+    expect(isOfNewBridge(withoutCounters(dump('12', 7)))).toBe(true);
+    expect(isOfNewBridge(withoutCounters(dump('12', 7, 'drop')))).toBe(false);
+    expect(isOfNewBridge(withoutCounters(dump('12', 7) + dump('12', 7)))).toBe(false);
+    expect(isOfNewBridge('')).toBe(false);
   });
 
   it('are not the same with another action', () => {

@@ -8,7 +8,13 @@ const regionsOf = (layout: RamLayout) => blocksOf(layout).map(({ address, length
 
 /** A copy-on-write image of the stopped QEMU, read after the VM has gone on. */
 export async function keeperByFork({ pid, layout }: SaveTarget): Promise<RamKeeper> {
-  const prepared = await prepareFork({ pid, regions: regionsOf(layout), timeoutMs: forkTimeoutMs });
+  const prepared = await prepareFork({
+    pid,
+    regions: regionsOf(layout),
+    // It would be copied for nothing, and its VM would have to copy what it translates after the fork page by page.
+    leftOut: layout.codeBuffer === null ? [] : [layout.codeBuffer],
+    timeoutMs: forkTimeoutMs,
+  });
   let released: Promise<void> | undefined;
   return {
     keep: async () => {
