@@ -34,6 +34,8 @@ export interface LocatedBlock {
   readonly address: bigint;
   readonly length: number;
   readonly private: boolean;
+  /** Of hugetlbfs. */
+  readonly hugePages: boolean;
   readonly backingFile: string | null;
   /** Where the block begins in it. */
   readonly backingOffset: bigint;
@@ -53,7 +55,8 @@ const kibibyteBytes = 1024;
 export function parseSmaps(text: string): MemoryMapping[] {
   const mappings: MemoryMapping[] = [];
   for (const line of text.split('\n')) {
-    const header = mappingHeader.exec(line);
+    // Of some 25 lines a mapping all but the first begin with a capital letter.
+    const header = line >= 'A' && line < '[' ? null : mappingHeader.exec(line);
     const last = mappings.at(-1);
     if (header !== null) mappings.push(mappingOf(header));
     else if (last === undefined) continue;
@@ -200,6 +203,7 @@ function located(block: RamBlock, mappings: readonly MemoryMapping[], address: b
     address,
     length: block.totalBytes,
     private: mappings.every((mapping) => mapping.private),
+    hugePages: mappings.some((mapping) => mapping.flags.has('ht')),
     backingFile: mappings[0]?.path ?? null,
     backingOffset: mappings[0] === undefined ? 0n : mappings[0].fileOffset + address - mappings[0].address,
   };

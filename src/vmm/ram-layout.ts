@@ -50,11 +50,16 @@ export async function readRamLayout(
   pid: number,
   options: readonly CommandOption[],
 ): Promise<RamLayout> {
-  const hvaOfFirst = parseGpa2hva(await hmp(qmp, 'gpa2hva 0'));
+  const [first, table, memoryObjects] = await Promise.all([
+    hmp(qmp, 'gpa2hva 0'),
+    hmp(qmp, 'info ramblock'),
+    qmp.execute('query-memdev'),
+  ]);
+  const hvaOfFirst = parseGpa2hva(first);
   if (hvaOfFirst === null) throw unfit('QEMU does not tell where guest address 0 lies');
-  const ramBlocks = parseRamBlocks(await hmp(qmp, 'info ramblock'));
+  const ramBlocks = parseRamBlocks(table);
   const names = ramBlocks.map(({ name }) => name).filter((name) => name !== hvaOfFirst.name);
-  const ids = (await qmp.execute('query-memdev')).flatMap(({ id }) => id ?? []);
+  const ids = memoryObjects.flatMap(({ id }) => id ?? []);
   const found = ids.flatMap((id) => {
     const name = names.find((one) => one === id || one === `/objects/${id}`);
     return name === undefined ? [] : [{ id, name }];
