@@ -5,7 +5,7 @@ import { encodeMessage, messageType, type OpenFlowMessage } from './messages.ts'
 export interface DumpedTables {
   /** As on the wire: 4 is OpenFlow 1.3, 6 is 1.5. */
   readonly version: number;
-  /** Each as struct ofp_flow_stats of OpenFlow 1.3 and 1.4, which Open vSwitch sends in 1.5 as well. */
+  /** Each is a struct ofp_flow_stats; in OpenFlow 1.5 a struct ofp_flow_desc. */
   readonly flows: Buffer;
   readonly groups: Buffer;
   readonly meters: Buffer;

@@ -43,18 +43,29 @@ async function digestOf(bridge: string, signal?: AbortSignal): Promise<string | 
   }
 }
 
-/** Where struct ofp_flow_stats has the time that a flow is there, its packets and its bytes (OpenFlow 1.3.5, 7.3.5.2). */
-const counterPlaces = [
-  { from: 4, to: 12 },
-  { from: 32, to: 48 },
-] as const;
-const flowBytesMin = 56;
-
-/** Flows begin with their length, and have at least an empty match behind their counters. */
-export function zeroCounters({ flows }: Pick<DumpedTables, 'flows'>): void {
-  for (let at = 0; at + flowBytesMin <= flows.length;) {
-    const length = flows.readUInt16BE(at);
-    for (const { from, to } of counterPlaces) flows.fill(0, at + from, at + to);
-    at += Math.max(length, flowBytesMin);
+/** Sets to zero for how long each flow is there, and its packets and bytes. */
+export function zeroCounters({ version, flows }: Pick<DumpedTables, 'version' | 'flows'>): void {
+  const places = version < openFlow15 ? statsPlaces : descriptionPlaces;
+  for (let at = 0; at + leastFlowBytes <= flows.length;) {
+    const flow = flows.subarray(at, at + Math.max(flows.readUInt16BE(at), leastFlowBytes));
+    for (const [from, to] of places(flow)) flow.fill(0, from, to);
+    at += flow.length;
   }
+}
+
+const openFlow15 = 6;
+/** The shortest form: that of 1.5, with an empty match and no statistics. */
+const leastFlowBytes = 40;
+
+/** struct ofp_flow_stats (OpenFlow 1.3.5, section 7.3.5.2). */
+const statsPlaces = () => [
+  [4, 12],
+  [32, 48],
+];
+
+/** struct ofp_flow_desc (OpenFlow 1.5.1, section 7.3.5.2): statistics stand behind the match, with their own length. */
+function descriptionPlaces(flow: Buffer): number[][] {
+  const statsAt = 24 + Math.ceil(flow.readUInt16BE(26) / 8) * 8;
+  if (statsAt + 4 > flow.length) return [];
+  return [[statsAt + 4, Math.min(statsAt + flow.readUInt16BE(statsAt + 2), flow.length)]];
 }
