@@ -50,8 +50,10 @@ export interface LocatedBlocks {
 
 const mappingHeader = /^([0-9a-f]+)-([0-9a-f]+) ([rwxsp-]{4}) ([0-9a-f]+) [0-9a-f]+:[0-9a-f]+ \d+ *(.*)$/;
 const kibibyteBytes = 1024;
+/** Of x86-64; QEMU tells the page size of the file that a block is in. */
+const basePageBytes = 4096;
 
-/** Mappings in the order of their addresses. Lines that it does not know are passed over. */
+/** Mappings in the order of their addresses; of /proc/PID/maps too, without flags. Lines that it does not know are passed over. */
 export function parseSmaps(text: string): MemoryMapping[] {
   const mappings: MemoryMapping[] = [];
   for (const line of text.split('\n')) {
@@ -203,7 +205,7 @@ function located(block: RamBlock, mappings: readonly MemoryMapping[], address: b
     address,
     length: block.totalBytes,
     private: mappings.every((mapping) => mapping.private),
-    hugePages: mappings.some((mapping) => mapping.flags.has('ht')),
+    hugePages: block.pageBytes > basePageBytes || mappings.some((mapping) => mapping.flags.has('ht')),
     backingFile: mappings[0]?.path ?? null,
     backingOffset: mappings[0] === undefined ? 0n : mappings[0].fileOffset + address - mappings[0].address,
   };

@@ -65,8 +65,10 @@ export async function readRamLayout(
     return name === undefined ? [] : [{ id, name }];
   });
   const addresses = found.length === 0 ? new Map<string, bigint>() : await hostAddresses(qmp, found);
-  const smaps = parseSmaps(await readFile(`/proc/${pid}/smaps`, 'utf8'));
   const known = new Map(addresses).set(hvaOfFirst.name, hvaOfFirst.address);
+  // The kernel walks through all pages for smaps. Without them only what has no address of its own cannot be found.
+  const isPlain = ramBlocks.every(({ name }) => known.has(name) || isRom(name));
+  const smaps = parseSmaps(await readFile(`/proc/${pid}/${isPlain ? 'maps' : 'smaps'}`, 'utf8'));
   const { blocks, ambiguous, missing } = locateRamBlocks({ smaps, ramBlocks, known });
   const main = blocks.find(({ name }) => name === hvaOfFirst.name);
   const unknown = [...ambiguous, ...missing].filter((name) => !isRom(name));
