@@ -13,7 +13,7 @@ const layers = [
   ['archive'],
   ['protocol'],
   ['native'],
-  ['unixctl'],
+  ['unixctl', 'openflow'],
   ['qmp', 'ovsdb', 'pcapng'],
   ['errors'],
 ];
@@ -40,14 +40,17 @@ module.exports = {
     {
       name: 'protocol-clients-know-nothing-of-staghorn',
       severity: 'error',
-      from: { path: '^src/(unixctl|qmp|ovsdb|pcapng)/([^.]|[.](?!test))*[.]ts$', pathNot: '[.]test[.]ts$' },
-      to: { path: '^src/', pathNot: '^src/(unixctl|qmp|ovsdb|pcapng)/' },
+      from: {
+        path: '^src/(unixctl|openflow|qmp|ovsdb|pcapng)/([^.]|[.](?!test))*[.]ts$',
+        pathNot: '[.]test[.]ts$',
+      },
+      to: { path: '^src/', pathNot: '^src/(unixctl|openflow|qmp|ovsdb|pcapng)/' },
     },
     {
       name: 'controller-does-not-reach-into-the-agent',
       severity: 'error',
       from: { path: '^src/controller/' },
-      to: { path: '^src/(agent|vmm|network|native|unixctl|qmp|ovsdb)/' },
+      to: { path: '^src/(agent|vmm|network|native|unixctl|openflow|qmp|ovsdb)/' },
     },
     {
       name: 'src-does-not-import-tests',

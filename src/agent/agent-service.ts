@@ -23,6 +23,7 @@ import { StopSession, type SessionReports } from './snapshot/stop-session.ts';
 import { readStoredFrames } from './session/stored-frames.ts';
 import { removeUnusedImages, type HostImages } from './parts/unused-images.ts';
 import { FlowMemory } from '../network/switches/flow-memory.ts';
+import { OpenFlowMemory } from '../network/switches/openflow-memory.ts';
 import { SpareGate } from '../network/spare-gate.ts';
 import { LayoutMemory } from '../vmm/layout-memory.ts';
 import { QemuProbes } from '../vmm/qemu-probe.ts';
@@ -51,6 +52,7 @@ export class AgentService {
   readonly #images: HostImages;
   readonly #kept = {
     gate: new SpareGate(),
+    openFlow: new OpenFlowMemory(),
     flows: new FlowMemory(),
     layouts: new LayoutMemory(),
     intact: new IntactImages(),
@@ -100,7 +102,8 @@ export class AgentService {
 
     arm: async (params, { signal }) => {
       await this.#chains.stop();
-      const session = await arm(params, this.#toolsFor(params.barrier), signal);
+      const tools = { ...this.#toolsFor(params.barrier), kept: this.#kept };
+      const session = await arm(params, tools, signal);
       this.#sessions.set(params.barrier, session);
       return session.description;
     },

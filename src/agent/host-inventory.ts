@@ -1,8 +1,8 @@
 import { StaghornError } from '../errors/index.ts';
 import { readLinks } from '../native/netlink.ts';
-import { switchPortsOf, withSwitches } from '../network/switches/ports.ts';
+import { asking, switchPortsOf, withSwitches } from '../network/switches/ports.ts';
 import { underlayDevices } from '../network/switches/underlay.ts';
-import { readSwitches } from '../ovsdb/index.ts';
+import { readSwitches, type OvsdbClient } from '../ovsdb/index.ts';
 import type { ExperimentPort } from '../protocol/resources.ts';
 import type { Vm } from '../protocol/vm.ts';
 import { inspectVm, type HostSurroundings } from '../vmm/inspect.ts';
@@ -15,9 +15,14 @@ export interface HostNetwork extends HostSurroundings {
   readonly underlay: readonly number[];
 }
 
-export async function readSurroundings(signal?: AbortSignal): Promise<HostNetwork> {
+export function readSurroundings(signal?: AbortSignal): Promise<HostNetwork> {
+  return withSwitches(undefined, signal, (database) => surroundingsIn(database, signal));
+}
+
+/** The same over a connection to the switches' database that is there already. */
+export async function surroundingsIn(database: OvsdbClient, signal?: AbortSignal): Promise<HostNetwork> {
+  const bridges = await asking(signal, () => readSwitches(database, { signal }));
   const links = readLinks();
-  const bridges = await withSwitches(undefined, signal, (client) => readSwitches(client, { signal }));
   return { links, switchPorts: switchPortsOf(bridges), underlay: underlayDevices(bridges, links) };
 }
 

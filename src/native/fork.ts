@@ -1,9 +1,7 @@
-import { readFile } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
 import { loadAddon } from './addon.ts';
 import { runJob } from './job.ts';
 import type { NativeJob } from './job.ts';
-import { parseSmaps } from './process-memory.ts';
-import type { MemoryMapping } from './process-memory.ts';
 
 export interface MemoryRegion {
   readonly address: bigint;
@@ -91,22 +89,13 @@ export async function release(childPid: number): Promise<void> {
   await prepared.release();
 }
 
-/** Null if `forkMemory` would work on the process, else why not. Does not stop it. */
-export async function probeFork(options: {
-  readonly pid: number;
-  readonly regions: readonly MemoryRegion[];
-}): Promise<string | null> {
-  let status: string;
-  let smaps: string;
+/** Null if this process may trace another one to fork its memory, else why not. Does not stop it. */
+export function probeTrace(pid: number): string | null {
   try {
-    status = await readFile(`/proc/${options.pid}/status`, 'utf8');
-    // Like ptrace, this needs PTRACE_MODE_ATTACH or at least PTRACE_MODE_READ.
-    smaps = await readFile(`/proc/${options.pid}/smaps`, 'utf8');
+    return refusalOf(readFileSync(`/proc/${pid}/status`, 'utf8'), readFileSync('/proc/self/status', 'utf8'));
   } catch (error) {
     return `its /proc cannot be read: ${error instanceof Error ? error.message : String(error)}`;
   }
-  const own = await readFile('/proc/self/status', 'utf8');
-  return refusalOf(status, own) ?? regionsRefusal(options.regions, parseSmaps(smaps));
 }
 
 const capSysPtrace = 1n << 19n;
@@ -127,30 +116,4 @@ export function refusalOf(status: string, own: string): string | null {
 
 function fieldOf(status: string, name: string): string {
   return new RegExp(`^${name}:\\s*(.*)$`, 'm').exec(status)?.[1] ?? '0';
-}
-
-/** Why these regions cannot be forked. */
-export function regionsRefusal(
-  regions: readonly MemoryRegion[],
-  smaps: readonly MemoryMapping[],
-): string | null {
-  for (const region of regions) {
-    const end = region.address + BigInt(region.length);
-    const parts = smaps.filter(
-      (mapping) => mapping.address < end && mapping.address + BigInt(mapping.length) > region.address,
-    );
-    const where = `memory at 0x${region.address.toString(16)}`;
-    const mapped = parts.reduce((sum, part) => sum + overlapOf(part, region.address, end), 0n);
-    if (mapped !== BigInt(region.length)) return `${where} is not mapped throughout`;
-    if (parts.some((part) => !part.private))
-      return `${where} is a shared mapping, which a fork does not copy`;
-    if (parts.some((part) => part.flags.has('ht')))
-      return `${where} is of hugetlbfs, which may have no page for a copy`;
-  }
-  return null;
-}
-
-function overlapOf(mapping: MemoryMapping, start: bigint, end: bigint): bigint {
-  const mappingEnd = mapping.address + BigInt(mapping.length);
-  return (mappingEnd < end ? mappingEnd : end) - (mapping.address > start ? mapping.address : start);
 }

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest';
-import { regionsRefusal, refusalOf } from './fork.ts';
+import { refusalOf } from './fork.ts';
 import {
   locateCodeBuffer,
   locateRamBlocks,
@@ -118,6 +118,7 @@ describe('locateRamBlocks', () => {
         private: true,
         backingFile: null,
         backingOffset: 0n,
+        hugePages: false,
       },
       {
         name: '0000:00:02.0/vga.vram',
@@ -126,10 +127,17 @@ describe('locateRamBlocks', () => {
         private: true,
         backingFile: null,
         backingOffset: 0n,
+        hugePages: false,
       },
     ]);
     expect(found.ambiguous).toEqual(['0000:00:02.0/vga.rom', '/rom@etc/table-loader']);
     expect(found.missing).toEqual(['pc.bios']);
+  });
+
+  test('tells RAM of hugetlbfs', () => {
+    const huge = parseSmaps(smapsText.replace('hg', 'ht'));
+    const { blocks } = locateRamBlocks({ smaps: huge, ramBlocks, known: new Map([['pc.ram', ramAddress]]) });
+    expect(blocks.filter(({ hugePages }) => hugePages).map(({ name }) => name)).toEqual(['pc.ram']);
   });
 
   test('lists RAM as missing where the address is in no mapping of its size', () => {
@@ -139,7 +147,6 @@ describe('locateRamBlocks', () => {
 });
 
 describe('what keeps a process from being forked', () => {
-  const smaps = parseSmaps(smapsText);
   const root = 'Uid:\t0\nTracerPid:\t0\nSeccomp:\t0\nCapEff:\t000001ffffffffff\n';
   const user = 'Uid:\t1000\nTracerPid:\t0\nSeccomp:\t0\nCapEff:\t0000000000000000\n';
 
@@ -149,14 +156,6 @@ describe('what keeps a process from being forked', () => {
     expect(refusalOf(root, user)).toMatch(/CAP_SYS_PTRACE/);
     expect(refusalOf(user.replace('Seccomp:\t0', 'Seccomp:\t2'), user)).toMatch(/CAP_SYS_ADMIN/);
     expect(refusalOf(root.replace('TracerPid:\t0', 'TracerPid:\t77'), root)).toMatch(/process 77/);
-  });
-
-  test('is told from the mappings', () => {
-    const region = { address: ramAddress, length: 64 << 20 };
-    expect(regionsRefusal([region], smaps)).toBeNull();
-    expect(regionsRefusal([{ ...region, length: (64 << 20) + 4096 }], smaps)).toMatch(/not mapped/);
-    expect(regionsRefusal([region], parseSmaps(smapsText.replace('rw-p', 'rw-s')))).toMatch(/shared/);
-    expect(regionsRefusal([region], parseSmaps(smapsText.replace('hg', 'ht')))).toMatch(/hugetlbfs/);
   });
 });
 

@@ -34,6 +34,8 @@ export interface LocatedBlock {
   readonly address: bigint;
   readonly length: number;
   readonly private: boolean;
+  /** Of hugetlbfs. */
+  readonly hugePages: boolean;
   readonly backingFile: string | null;
   /** Where the block begins in it. */
   readonly backingOffset: bigint;
@@ -48,12 +50,15 @@ export interface LocatedBlocks {
 
 const mappingHeader = /^([0-9a-f]+)-([0-9a-f]+) ([rwxsp-]{4}) ([0-9a-f]+) [0-9a-f]+:[0-9a-f]+ \d+ *(.*)$/;
 const kibibyteBytes = 1024;
+/** Of x86-64; QEMU tells the page size of the file that a block is in. */
+const basePageBytes = 4096;
 
-/** Mappings in the order of their addresses. Lines that it does not know are passed over. */
+/** Mappings in the order of their addresses; of /proc/PID/maps too, without flags. Lines that it does not know are passed over. */
 export function parseSmaps(text: string): MemoryMapping[] {
   const mappings: MemoryMapping[] = [];
   for (const line of text.split('\n')) {
-    const header = mappingHeader.exec(line);
+    // Of some 25 lines a mapping all but the first begin with a capital letter.
+    const header = line >= 'A' && line < '[' ? null : mappingHeader.exec(line);
     const last = mappings.at(-1);
     if (header !== null) mappings.push(mappingOf(header));
     else if (last === undefined) continue;
@@ -228,6 +233,7 @@ function located(block: RamBlock, mappings: readonly MemoryMapping[], address: b
     address,
     length: block.totalBytes,
     private: mappings.every((mapping) => mapping.private),
+    hugePages: block.pageBytes > basePageBytes || mappings.some((mapping) => mapping.flags.has('ht')),
     backingFile: mappings[0]?.path ?? null,
     backingOffset: mappings[0] === undefined ? 0n : mappings[0].fileOffset + address - mappings[0].address,
   };

@@ -29,6 +29,9 @@ export class SpareGate {
   keep(gate: Gate, sizes: GateSizes): boolean {
     if (!isAsNew(gate)) return false;
     this.close();
+    // Markers of the barrier that ended are no next one's.
+    gate.listening = false;
+    gate.takeMarkers();
     this.#kept = { gate, sizes };
     this.#expiry = setTimeout(() => this.close(), keptMs).unref();
     return true;

@@ -9,12 +9,13 @@ import { DeviceStateFile } from './device-state-file.ts';
 import type { DiskDirectory } from './disks/disk-directory.ts';
 import { VmDisks } from './disks/vm-disks.ts';
 import { describeRestoredVm, describeVm, type HostSurroundings } from './inspect.ts';
+import { readDescriptors } from './open-descriptors.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { readRamLayout, type RamLayout } from './ram-layout.ts';
 import { forgottenVlans } from './rx-filter.ts';
 import type { SaveTarget } from './save/keeper.ts';
-import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
-import { readTapDescriptors } from './tap-descriptors.ts';
+import { saveMethods, type KeptRam, type MethodWish, type RamKeeper } from './save-methods.ts';
+import { tapDescriptors } from './tap-descriptors.ts';
 
 /** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
 const runStateTimeoutMs = 4_000;
@@ -41,6 +42,13 @@ export interface StoppedVm {
   readonly stateNs: number;
   readonly stateBytes: number;
   readonly ram: KeptRam;
+}
+
+export interface ControlOptions {
+  /** The VM is paused by us, and is to run in the end. */
+  readonly resumes?: boolean;
+  /** What is to be known of how it could be saved; everything if left out. */
+  readonly wish?: MethodWish;
 }
 
 interface Parts {
@@ -85,26 +93,23 @@ export class ControlledVm {
     process: QemuProcess,
     surroundings: HostSurroundings,
     signal?: AbortSignal,
-    options: { resumes?: boolean } = {},
+    options: ControlOptions = {},
   ): Promise<ControlledVm> {
     return ControlledVm.over(process, await connectQmp(process, signal), surroundings, options);
   }
 
-  /**
-   * The same with a QMP connection that is open already; it is owned, and closed if this fails.
-   * @param options.resumes the VM is paused by us, and is to run in the end
-   */
+  /** The same with a QMP connection that is open already; it is owned, and closed if this fails. */
   static async over(
     process: QemuProcess,
     { qmp, path }: { qmp: QmpClient; path: string },
     surroundings: HostSurroundings,
-    { resumes = false }: { resumes?: boolean } = {},
+    { resumes = false, wish }: ControlOptions = {},
   ): Promise<ControlledVm> {
     let taps: ControlledTap[] = [];
     try {
-      const { vm, layout, disks } = await describeVm(process, qmp, path, surroundings);
+      const { vm, layout, disks } = await describeVm(process, { qmp, path }, surroundings, wish);
       if (layout.status === 'rejected') throw layout.reason;
-      taps = await openTaps(process.pid, vm);
+      taps = openTaps(process.pid, vm);
       return new ControlledVm({
         process,
         vm,
@@ -135,7 +140,7 @@ export class ControlledVm {
     try {
       const layout = known ?? (await readRamLayout(qmp, process.pid, process.options));
       const vm = await describeRestoredVm(process, connection, surroundings, layout);
-      const taps = await openTaps(process.pid, vm);
+      const taps = openTaps(process.pid, vm);
       return new ControlledVm({
         process,
         vm,
@@ -260,8 +265,8 @@ export class ControlledVm {
   }
 }
 
-async function openTaps(pid: number, vm: Vm): Promise<ControlledTap[]> {
-  const descriptors = await readTapDescriptors(pid);
+function openTaps(pid: number, vm: Vm): ControlledTap[] {
+  const descriptors = tapDescriptors(pid, readDescriptors(pid));
   const taps: { nic: Nic; fds: number[]; qemuFds: number[] }[] = [];
   try {
     for (const nic of vm.nics) {

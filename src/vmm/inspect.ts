@@ -14,10 +14,11 @@ import {
 import { connectQmp, hmp, qomGet } from './connect-qmp.ts';
 import { readDisks, type DisksOfVm } from './disks/read-disks.ts';
 import { parseInfoNetwork, type NetworkPair } from './info-network.ts';
+import { readDescriptors } from './open-descriptors.ts';
 import type { QemuProcess } from './qemu-process.ts';
 import { ramBytesOf, readRamLayout, type RamLayout } from './ram-layout.ts';
-import { noMethod, probeMethods } from './save-methods.ts';
-import { readTapDescriptors, usesVhost, type TapDescriptor } from './tap-descriptors.ts';
+import { noMethod, probeMethods, type MethodWish } from './save-methods.ts';
+import { tapDescriptors, usesVhost, type TapDescriptor } from './tap-descriptors.ts';
 
 /** What surrounds the VMs of a host: looked up once for all of them. */
 export interface HostSurroundings {
@@ -35,7 +36,7 @@ export async function inspectVm(
   try {
     const { qmp, path } = await connectQmp(process, signal);
     try {
-      const { vm } = await describeVm(process, qmp, path, surroundings);
+      const { vm } = await describeVm(process, { qmp, path }, surroundings);
       return vm;
     } finally {
       await qmp.close();
@@ -56,13 +57,13 @@ export interface InspectedVm {
 /** The same over a QMP connection that is open already. Nothing waits for an answer that it does not need. */
 export async function describeVm(
   process: QemuProcess,
-  qmp: QmpClient,
-  qmpSocket: string,
+  { qmp, path }: { qmp: QmpClient; path: string },
   surroundings: HostSurroundings,
+  wish?: MethodWish,
 ): Promise<InspectedVm> {
   const [[layout], asked, disks, blockers] = await Promise.all([
     Promise.allSettled([readRamLayout(qmp, process.pid, process.options)]),
-    askVm(process, { qmp, path: qmpSocket }, surroundings),
+    askVm(process, { qmp, path }, surroundings),
     readDisks(process, qmp),
     migrationBlockers(qmp),
   ]);
@@ -70,7 +71,7 @@ export async function describeVm(
   const vm: Vm = {
     ...asked,
     ramBytes: typeof found === 'string' ? null : ramBytesOf(found),
-    methods: await probeMethods({ pid: process.pid, qmp }, found),
+    methods: await probeMethods({ pid: process.pid, qmp }, found, wish),
     obstacles: [
       ...asked.obstacles,
       ...unrestorableOptions(process.options),
@@ -157,8 +158,9 @@ const layoutObstacles = (layout: RamLayout | string) => (typeof layout === 'stri
 
 async function describeNics(process: QemuProcess, qmp: QmpClient, surroundings: HostSurroundings) {
   const pairs = distinct(parseInfoNetwork(await hmp(qmp, 'info network')));
-  const descriptors = await readTapDescriptors(process.pid);
-  const vhost = await usesVhost(process.pid);
+  const open = readDescriptors(process.pid);
+  const descriptors = tapDescriptors(process.pid, open);
+  const vhost = usesVhost(open);
   const nics: Vm['nics'] = [];
   const obstacles: string[] = [];
   for (const pair of pairs) {

@@ -1,4 +1,5 @@
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readdirSync } from 'node:fs';
+import { readFile, readlink } from 'node:fs/promises';
 import { basename } from 'node:path';
 
 import {
@@ -8,6 +9,7 @@ import {
   vmName,
   type CommandOption,
 } from './command-line.ts';
+import { targetOf } from './open-descriptors.ts';
 import { parseProcessStat } from './process-identity.ts';
 
 /** A running QEMU, as /proc tells of it (proc(5)). */
@@ -26,16 +28,20 @@ export interface QemuProcess {
 
 /** Every QEMU system emulator of this PID namespace, by pid. */
 export async function findQemuProcesses(): Promise<QemuProcess[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
-  const found = await Promise.all(pids.map((pid) => readQemuProcess(pid)));
+  const pids = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
+  const found = await Promise.all(
+    pids.filter((pid) => exeOf(pid) !== null).map((pid) => readQemuProcess(pid)),
+  );
   return withoutForks(found.filter((process) => process !== null)).sort((a, b) => a.pid - b.pid);
 }
 
 /** The QEMU with this pid; null if there is none, or if it is something else. */
 export async function readQemuProcess(pid: number): Promise<QemuProcess | null> {
+  const exe = exeOf(pid);
+  if (exe === null) return null;
   try {
-    const exe = (await readlink(`/proc/${pid}/exe`)).replace(/ \(deleted\)$/, '');
-    if (!/^qemu-(system-|kvm)/.test(basename(exe))) return null;
     const [cmdline, stat, status, cwd] = await Promise.all([
       readFile(`/proc/${pid}/cmdline`, 'utf8'),
       readFile(`/proc/${pid}/stat`, 'utf8'),
@@ -61,6 +67,12 @@ export async function readQemuProcess(pid: number): Promise<QemuProcess | null> 
     // It ended while it was looked at, or it is not ours to read.
     return null;
   }
+}
+
+/** Synchronous, since it is asked of every process of the host; null of whatever is no QEMU. */
+function exeOf(pid: number): string | null {
+  const exe = targetOf(`/proc/${pid}/exe`)?.replace(/ \(deleted\)$/, '') ?? '';
+  return /^qemu-(system-|kvm)/.test(basename(exe)) ? exe : null;
 }
 
 export async function isStillRunning(process: { pid: number; startTicks: bigint }): Promise<boolean> {

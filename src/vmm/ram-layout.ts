@@ -54,18 +54,25 @@ export async function readRamLayout(
   pid: number,
   options: readonly CommandOption[],
 ): Promise<RamLayout> {
-  const hvaOfFirst = parseGpa2hva(await hmp(qmp, 'gpa2hva 0'));
+  const [first, table, memoryObjects] = await Promise.all([
+    hmp(qmp, 'gpa2hva 0'),
+    hmp(qmp, 'info ramblock'),
+    qmp.execute('query-memdev'),
+  ]);
+  const hvaOfFirst = parseGpa2hva(first);
   if (hvaOfFirst === null) throw unfit('QEMU does not tell where guest address 0 lies');
-  const ramBlocks = parseRamBlocks(await hmp(qmp, 'info ramblock'));
+  const ramBlocks = parseRamBlocks(table);
   const names = ramBlocks.map(({ name }) => name).filter((name) => name !== hvaOfFirst.name);
-  const ids = (await qmp.execute('query-memdev')).flatMap(({ id }) => id ?? []);
+  const ids = memoryObjects.flatMap(({ id }) => id ?? []);
   const found = ids.flatMap((id) => {
     const name = names.find((one) => one === id || one === `/objects/${id}`);
     return name === undefined ? [] : [{ id, name }];
   });
   const addresses = found.length === 0 ? new Map<string, bigint>() : await hostAddresses(qmp, found);
-  const smaps = parseSmaps(await readFile(`/proc/${pid}/smaps`, 'utf8'));
   const known = new Map(addresses).set(hvaOfFirst.name, hvaOfFirst.address);
+  // The kernel walks through all pages for smaps. Without them only what has no address of its own cannot be found.
+  const isPlain = ramBlocks.every(({ name }) => known.has(name) || isRom(name));
+  const smaps = parseSmaps(await readFile(`/proc/${pid}/${isPlain ? 'maps' : 'smaps'}`, 'utf8'));
   const { blocks, ambiguous, missing } = locateRamBlocks({ smaps, ramBlocks, known });
   const main = blocks.find(({ name }) => name === hvaOfFirst.name);
   const unknown = [...ambiguous, ...missing].filter((name) => !isRom(name));

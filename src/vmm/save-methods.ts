@@ -26,23 +26,52 @@ export const saveMethods: Readonly<Record<SaveMethod, SaveMethodEntry>> = {
   'stop-copy': { prepare: keeperInPlace, copiesWhileStopped: true, copiesOnDisk: 1 },
 };
 
-/** For each method null if it would work on this VM, or why not. */
+/** What somebody wants to know of a VM's methods: of one, of the first that works, of all, or nothing. */
+export type MethodWish = MethodChoice | 'all' | 'none';
+
+/** What is looked at to find out whether a method would work on a VM. */
+interface Probed {
+  readonly pid: number;
+  readonly qmp: QmpClient;
+  readonly layout: RamLayout;
+}
+
+const probes: Readonly<Record<SaveMethod, (vm: Probed) => string | null | Promise<string | null>>> = {
+  fork: ({ pid, layout }) => forkObstacle(pid, layout),
+  background: async ({ qmp }) => (await migrationObstacle(qmp)) ?? (await backgroundObstacle(qmp)),
+  precopy: ({ qmp }) => migrationObstacle(qmp),
+  shared: ({ layout }) => sharedObstacle(layout),
+  'stop-copy': () => null,
+};
+
+async function migrationObstacle(qmp: QmpClient): Promise<string | null> {
+  const { status = 'none' } = await qmp.execute('query-migrate');
+  const isFree = ['none', 'completed', 'failed', 'cancelled'].includes(status);
+  return isFree ? null : `a migration is under way (${status})`;
+}
+
+/**
+ * For each method null if it would work on this VM, or why not.
+ * @param wish only what it takes to choose is looked at: the one method, or for auto those up to the first that works
+ */
 export async function probeMethods(
   { pid, qmp }: { pid: number; qmp: QmpClient },
   layout: RamLayout | string,
+  wish: MethodWish = 'all',
 ): Promise<Record<SaveMethod, string | null>> {
   if (typeof layout === 'string') return noMethod(layout);
-  const { status = 'none' } = await qmp.execute('query-migrate');
-  const migrating = ['none', 'completed', 'failed', 'cancelled'].includes(status)
-    ? null
-    : `a migration is under way (${status})`;
-  return {
-    fork: await forkObstacle(pid, layout),
-    background: migrating ?? (await backgroundObstacle(qmp)),
-    precopy: migrating,
-    shared: await sharedObstacle(layout),
-    'stop-copy': null,
-  };
+  const found = noMethod('it was not looked at: it is not needed');
+  for (const method of candidatesOf(wish)) {
+    found[method] = await probes[method]({ pid, qmp, layout });
+    if (wish === 'auto' && found[method] === null) break;
+  }
+  return found;
+}
+
+function candidatesOf(wish: MethodWish): readonly SaveMethod[] {
+  if (wish === 'none') return [];
+  if (wish === 'all') return saveMethod.options;
+  return wish === 'auto' ? automatic : [wish];
 }
 
 export function noMethod(reason: string): Record<SaveMethod, string | null> {
@@ -58,6 +87,5 @@ export function chooseMethod(
   choice: MethodChoice,
   methods: Record<SaveMethod, string | null>,
 ): SaveMethod | null {
-  const candidates: readonly SaveMethod[] = choice === 'auto' ? automatic : [choice];
-  return candidates.find((method) => methods[method] === null) ?? null;
+  return candidatesOf(choice).find((method) => methods[method] === null) ?? null;
 }

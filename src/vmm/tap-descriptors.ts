@@ -1,4 +1,6 @@
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readFileSync } from 'node:fs';
+
+import type { OpenDescriptor } from './open-descriptors.ts';
 
 export interface TapDescriptor {
   readonly fd: number;
@@ -6,34 +8,29 @@ export interface TapDescriptor {
 }
 
 /**
- * The descriptors of a process that are tap devices: the kernel names the interface in fdinfo (drivers/net/tun.c), but
- * for a queue that the guest has switched off. QEMU opens all queues of a tap in a row, and uses the first one always
- * (net_init_tap in its net/tap.c).
+ * Those of a process's descriptors that are tap devices: the kernel names the interface in fdinfo (drivers/net/tun.c),
+ * but for a queue that the guest has switched off. QEMU opens all queues of a tap in a row, and uses the first one
+ * always (net_init_tap in its net/tap.c).
  */
-export async function readTapDescriptors(pid: number): Promise<TapDescriptor[]> {
+export function tapDescriptors(pid: number, descriptors: readonly OpenDescriptor[]): TapDescriptor[] {
   const found: TapDescriptor[] = [];
-  for (const { fd, target } of await readDescriptors(pid)) {
+  for (const { fd, target } of descriptors) {
     if (target !== '/dev/net/tun') continue;
-    const info = await readFile(`/proc/${pid}/fdinfo/${fd}`, 'utf8').catch(() => '');
-    const tap = /^iff:[^\S\n]*(\S+)/m.exec(info)?.[1] ?? found.at(-1)?.tap;
+    const tap = /^iff:[^\S\n]*(\S+)/m.exec(infoOf(pid, fd))?.[1] ?? found.at(-1)?.tap;
     if (tap !== undefined) found.push({ fd, tap });
   }
   return found;
 }
 
-/** Whether the kernel (vhost-net) moves this VM's frames instead of QEMU. */
-export async function usesVhost(pid: number): Promise<boolean> {
-  return (await readDescriptors(pid)).some(({ target }) => target === '/dev/vhost-net');
+function infoOf(pid: number, fd: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8');
+  } catch {
+    return '';
+  }
 }
 
-async function readDescriptors(pid: number): Promise<{ fd: number; target: string }[]> {
-  const directory = `/proc/${pid}/fd`;
-  const names = await readdir(directory).catch(() => []);
-  const links = await Promise.all(
-    names.map(async (name) => ({
-      fd: Number(name),
-      target: await readlink(`${directory}/${name}`).catch(() => ''),
-    })),
-  );
-  return links.sort((a, b) => a.fd - b.fd);
+/** Whether the kernel (vhost-net) moves this VM's frames instead of QEMU. */
+export function usesVhost(descriptors: readonly OpenDescriptor[]): boolean {
+  return descriptors.some(({ target }) => target === '/dev/vhost-net');
 }

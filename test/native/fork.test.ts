@@ -2,10 +2,11 @@ import { existsSync } from 'node:fs';
 import { readdir, readFile } from 'node:fs/promises';
 import { setImmediate as turn } from 'node:timers/promises';
 import { afterEach, describe, expect, test } from 'vitest';
-import { forkMemory, probeFork, release } from '../../src/native/fork.ts';
+import { forkMemory, probeTrace, release } from '../../src/native/fork.ts';
 import type { ForkedMemory, MemoryRegion } from '../../src/native/fork.ts';
 import { locateCodeBuffer, parseSmaps } from '../../src/native/process-memory.ts';
 import { writeMemory } from '../../src/native/ram.ts';
+import { forkObstacle } from '../../src/vmm/save/fork.ts';
 import { childrenOf, eventually, processesMentioning, readMemory, TestQemu } from './qemu.ts';
 import { Tracee } from './tracee.ts';
 
@@ -184,13 +185,13 @@ describe('a fork that cannot be', () => {
     await expect(forkMemory({ pid: childPid, regions: [], timeoutMs })).rejects.toMatchObject({
       code: 'EBUSY',
     });
-    expect(await probeFork({ pid: childPid, regions: [] })).toMatch(/already traced/);
+    expect(probeTrace(childPid)).toMatch(/already traced/);
   });
 
   test('of a process that does not exist, is refused', async () => {
     const noPid = 2 ** 22 - 1;
     await expect(forkMemory({ pid: noPid, regions: [], timeoutMs })).rejects.toMatchObject({ code: 'ESRCH' });
-    expect(await probeFork({ pid: noPid, regions: [] })).toMatch(/ENOENT/);
+    expect(probeTrace(noPid)).toMatch(/ENOENT/);
     await expect(release(noPid)).rejects.toMatchObject({ code: 'ESRCH' });
   });
 
@@ -203,7 +204,7 @@ describe('a fork that cannot be', () => {
     );
     const ram = await qemu.block('ram');
     expect(ram.private).toBe(false);
-    expect(await probeFork({ pid: qemu.pid, regions: [ram] })).toMatch(/shared/);
+    expect(forkObstacle(qemu.pid, { main: ram, backends: [], others: [] })).toMatch(/shared/);
     await expect(forkMemory({ pid: qemu.pid, regions: [ram], timeoutMs })).rejects.toMatchObject({
       code: 'EINVAL',
     });
@@ -226,9 +227,9 @@ describe('a fork that cannot be', () => {
 
   test('probes as possible where it is', async () => {
     const qemu = await startQemu();
-    expect(await probeFork({ pid: qemu.pid, regions: [await qemu.block('pc.ram')] })).toBeNull();
-    expect(await probeFork({ pid: qemu.pid, regions: [{ address: 4096n, length: 4096 }] })).toMatch(
-      /not mapped/,
-    );
+    const main = await qemu.block('pc.ram');
+    expect(forkObstacle(qemu.pid, { main, backends: [], others: [] })).toBeNull();
+    const huge = { ...main, hugePages: true };
+    expect(forkObstacle(qemu.pid, { main: huge, backends: [], others: [] })).toMatch(/hugetlbfs/);
   });
 });

@@ -13,7 +13,7 @@ import { selectPart } from './restore-selection.ts';
 import { RestoreSession } from './restore-session.ts';
 import type { KeptBetweenRestores } from './restored-vms.ts';
 
-export interface RestoreTools extends ArmTools {
+export interface RestoreTools extends Omit<ArmTools, 'kept'> {
   readonly directories: AgentDirectories;
   readonly probes: QemuProbes;
   readonly kept: KeptBetweenRestores;

@@ -1,7 +1,11 @@
 import { StaghornError } from '../../errors/index.ts';
 import type { EdgePorts } from '../../network/edge-ports.ts';
+import type { SpareGate } from '../../network/spare-gate.ts';
+import type { OpenFlowMemory } from '../../network/switches/openflow-memory.ts';
+import { connectSwitches } from '../../network/switches/ports.ts';
 import { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import { VmPorts } from '../../network/vm-ports.ts';
+import type { OvsdbClient } from '../../ovsdb/index.ts';
 import type { Logger } from '../../protocol/logger.ts';
 import type { AgentParams } from '../../protocol/rpc.ts';
 import type { MethodChoice, SaveMethod } from '../../protocol/vm.ts';
@@ -13,7 +17,7 @@ import { ramBytesOf } from '../../vmm/ram-layout.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
 import { chooseMethod, saveMethods } from '../../vmm/save-methods.ts';
 import { edgeOf } from '../session/edge-of-host.ts';
-import { readSurroundings, selectProcesses, switchedDevices } from '../host-inventory.ts';
+import { selectProcesses, surroundingsIn, switchedDevices } from '../host-inventory.ts';
 import type { IntentJournal } from '../session/intent.ts';
 import { intentOf } from '../session/intent-of-group.ts';
 import { NetworkWatch } from './network-watch.ts';
@@ -29,6 +33,19 @@ export interface ArmTools {
   readonly journal: IntentJournal;
   readonly reports: SessionReports;
   readonly log: Logger;
+  readonly kept: KeptBetweenSnapshots;
+}
+
+/** What one barrier leaves for the next one, which saves making or asking it again. */
+export interface KeptBetweenSnapshots {
+  readonly gate: SpareGate;
+  readonly openFlow: OpenFlowMemory;
+}
+
+/** What is to be taken back if arming fails is added as it is made. */
+interface Undoing {
+  readonly signal: AbortSignal;
+  readonly undo: (() => unknown)[];
 }
 
 /** Identities (16 bytes for each page) and places (1 KiB for each MiB). */
@@ -47,17 +64,20 @@ export async function arm(
 ): Promise<StopSession> {
   const undo: (() => unknown)[] = [];
   try {
-    const [surroundings, processes] = await Promise.all([
-      readSurroundings(signal),
+    const database = await connectSwitches(signal);
+    undo.push(() => database.close());
+    const [surroundings, processes] = await allOf([
+      surroundingsIn(database, signal),
       selectProcesses(params.vms),
     ]);
-    const vms = await openVms(processes, surroundings, signal, undo);
-    const watch = await watchNetwork(params, vms, signal, undo);
+    const vms = await openVms(processes, surroundings, params, { signal, undo });
+    const watch = await watchNetwork(params, vms, database, { signal, undo });
     const chosen = params.snapshot === null ? [] : await chooseMethods(params.method, vms, tools.store);
     const ports = VmPorts.create({
       ports: VmGroup.portsOf(vms),
       ringBytes: params.frameBufferBytes,
       hold: false,
+      spare: tools.kept.gate,
     });
     undo.push(() => ports.close());
     const edge = armEdge(params, surroundings, watch, undo);
@@ -76,15 +96,19 @@ export async function arm(
         stops,
       }),
     );
-    // After the intent: whoever finds it removes these too.
+    // After the intent: whoever finds it takes these back too.
+    buffers.enlarge();
     ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
     const { writer, warnings } =
       params.snapshot === null
         ? { writer: null, warnings: [] }
-        : await prepareWriter({ ...params, snapshot: params.snapshot }, chosen, surroundings, tools, {
-            signal,
-            undo,
-          });
+        : await prepareWriter(
+            { ...params, snapshot: params.snapshot },
+            chosen,
+            { ...surroundings, database },
+            tools,
+            { signal, undo },
+          );
     group.attach();
     signal.throwIfAborted();
     return new StopSession({
@@ -106,13 +130,13 @@ export async function arm(
 async function prepareWriter(
   params: AgentParams<'arm'> & { snapshot: string },
   chosen: readonly ChosenMethod[],
-  { links }: HostSurroundings,
+  { links, database }: Pick<HostSurroundings, 'links'> & { database: OvsdbClient },
   tools: ArmTools,
-  { signal, undo }: { signal: AbortSignal; undo: (() => unknown)[] },
+  { signal, undo }: Undoing,
 ): Promise<{ writer: SnapshotWriter; warnings: string[] }> {
   const vms = chosen.map(({ vm }) => vm);
   const [switches, losses, storage, directory] = await allOf([
-    SwitchSaver.prepare(links, vms, signal),
+    SwitchSaver.prepare(links, vms, { database, openFlow: tools.kept.openFlow, signal }),
     allOf(vms.map((vm) => vm.losses())),
     RamStorage.prepare(params, tools.store, vms, signal),
     prepareDirectory(params.snapshot, chosen, params.ram, tools, undo),
@@ -134,13 +158,13 @@ async function allOf<const T extends readonly Promise<unknown>[]>(
 async function watchNetwork(
   { externalPorts: external }: AgentParams<'arm'>,
   vms: readonly ControlledVm[],
-  signal: AbortSignal,
-  undo: (() => unknown)[],
+  database: OvsdbClient,
+  { signal, undo }: Undoing,
 ): Promise<NetworkWatch> {
   const taps = vms.flatMap(({ taps }) =>
     taps.flatMap(({ nic, fds: [fd] }) => (fd === undefined ? [] : [{ name: nic.tap, fd }])),
   );
-  const watch = await NetworkWatch.start({ taps, external, signal });
+  const watch = await NetworkWatch.start({ taps, external, database, signal });
   undo.push(() => watch.close());
   return watch;
 }
@@ -162,13 +186,14 @@ const describeUndeclared = (port: string): string =>
 async function openVms(
   processes: readonly QemuProcess[],
   surroundings: HostSurroundings,
-  signal: AbortSignal,
-  undo: (() => unknown)[],
+  { snapshot, method }: AgentParams<'arm'>,
+  { signal, undo }: Undoing,
 ): Promise<ControlledVm[]> {
   if (processes.length === 0) throw new StaghornError('not-found', 'no QEMU runs on this host');
+  const wish = snapshot === null ? 'none' : method;
   const vms = await allOf(
     processes.map(async (process) => {
-      const vm = await ControlledVm.open(process, surroundings, signal);
+      const vm = await ControlledVm.open(process, surroundings, signal, { wish });
       undo.push(() => vm.close());
       return vm;
     }),

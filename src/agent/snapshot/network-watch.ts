@@ -1,7 +1,6 @@
 import { messageOf, StaghornError } from '../../errors/index.ts';
-import { OvsdbClient, openVSwitch } from '../../ovsdb/index.ts';
+import { openVSwitch, type OvsdbClient } from '../../ovsdb/index.ts';
 import { tapIsGone } from '../../native/tap.ts';
-import { ovsdbSocket } from '../../network/switches/ports.ts';
 import {
   bridgesOf,
   changesBetween,
@@ -16,7 +15,8 @@ export interface NetworkWatchOptions {
   /** Taps of the experiment's VMs, with the descriptors that we hold of them. */
   readonly taps: readonly { readonly name: string; readonly fd: number }[];
   readonly external: readonly string[];
-  readonly ovsdbSocket?: string | undefined;
+  /** A connection to the switches' database; the watch owns it. */
+  readonly database: OvsdbClient;
   readonly signal: AbortSignal;
 }
 
@@ -52,15 +52,13 @@ export class NetworkWatch {
 
   /** @throws StaghornError 'host-unfit' if the database does not answer */
   static async start(options: NetworkWatchOptions): Promise<NetworkWatch> {
-    const { ovsdbSocket: path = ovsdbSocket(), signal } = options;
-    let client: OvsdbClient | undefined;
+    const { database, signal } = options;
+    const watch = new NetworkWatch(options, database);
     try {
-      client = await OvsdbClient.connect({ path, signal });
-      const watch = new NetworkWatch(options, client);
       await watch.#begin();
       return watch;
     } catch (error) {
-      await client?.close();
+      await watch.close();
       signal.throwIfAborted();
       throw new StaghornError('host-unfit', `Open vSwitch cannot be watched: ${messageOf(error)}`, {
         cause: error,

@@ -2,9 +2,12 @@ import { messageOf } from '../../errors/index.ts';
 import type { Link } from '../../native/netlink.ts';
 import { readMacTables, type MacEntry } from '../../network/switches/mac-table.ts';
 import { qdiscWarnings, readOwnQdiscs } from '../../network/switches/qdiscs.ts';
-import { bridgesAround, readBridges, type BridgeConfig } from '../../network/switches/config.ts';
-import { readOpenFlow, type OpenFlowTables } from '../../network/switches/openflow.ts';
+import { bridgesAround, selectBridges, type BridgeConfig } from '../../network/switches/config.ts';
+import type { OpenFlowMemory } from '../../network/switches/openflow-memory.ts';
+import type { OpenFlowTables } from '../../network/switches/openflow.ts';
+import { asking } from '../../network/switches/ports.ts';
 import { switchWarnings } from '../../network/switches/warnings.ts';
+import type { OvsdbClient } from '../../ovsdb/index.ts';
 import type { PartialSnapshot } from '../../store/snapshot-directory.ts';
 import type { StoredBridge, StoredMac, StoredQdiscs, StoredSwitches } from '../../store/stored-switches.ts';
 import type { ControlledVm } from '../../vmm/controlled-vm.ts';
@@ -14,6 +17,13 @@ interface ReadBridge {
   readonly localUp: boolean;
   /** Null if the bridge does not tell. */
   readonly openFlow: OpenFlowTables | null;
+}
+
+/** What the switches are asked with. */
+export interface SwitchReading {
+  readonly database: OvsdbClient;
+  readonly openFlow: OpenFlowMemory;
+  readonly signal: AbortSignal;
 }
 
 /**
@@ -43,12 +53,15 @@ export class SwitchSaver {
   static async prepare(
     links: readonly Link[],
     vms: readonly ControlledVm[],
-    signal: AbortSignal,
+    { database, openFlow, signal }: SwitchReading,
   ): Promise<SwitchSaver> {
     const taps = vms.flatMap(({ vm }) => vm.nics.map(({ tap, ifindex }) => ({ tap, ifindex })));
-    const configs = bridgesAround(await readBridges(signal), new Set(taps.map(({ tap }) => tap)));
+    const configs = bridgesAround(
+      await asking(signal, () => selectBridges(database, signal)),
+      new Set(taps.map(({ tap }) => tap)),
+    );
     const upDevices = new Set(links.filter(({ up }) => up).map(({ name }) => name));
-    const read = await Promise.all(configs.map((config) => readBridge(config, signal)));
+    const read = await Promise.all(configs.map((config) => readBridge(config, openFlow, signal)));
     const shaped = new Set(configs.flatMap(shapedBySwitch));
     const byHand = taps.filter(({ tap }) => !shaped.has(tap));
     const refusal = await readMacTables(
@@ -95,9 +108,9 @@ export class SwitchSaver {
   }
 }
 
-async function readBridge(config: BridgeConfig, signal: AbortSignal) {
+async function readBridge(config: BridgeConfig, memory: OpenFlowMemory, signal: AbortSignal) {
   try {
-    const openFlow = await readOpenFlow(config.name, signal);
+    const openFlow = await memory.read(config.name, signal);
     return { config, openFlow, warnings: switchWarnings(config, openFlow) };
   } catch (error) {
     signal.throwIfAborted();

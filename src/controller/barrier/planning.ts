@@ -4,7 +4,7 @@ import { exchangingMax, type ClockOffset } from '../hosts/clock-offset.ts';
 /** The planning of instants: pure, on the controller's clock unless it says otherwise. */
 
 /** A cut further ahead costs nothing but the wait: the VMs run meanwhile. Doubled by each attempt. */
-export const cutMarginNs = 30_000_000;
+export const cutMarginNs = 16_000_000;
 /** A resumption further ahead lengthens the pause: as near as the message needs. */
 export const resumeMarginNs = 1_500_000;
 
@@ -27,10 +27,10 @@ export interface PlannedCut {
  */
 export function planCut(nowNs: bigint, clocks: readonly ClockOffset[], attempt: number): PlannedCut {
   const marginNs = cutMarginNs * 2 ** (attempt - 1);
-  const usualNs = bounded(longest(clocks.map(({ usualRoundTripNs }) => usualRoundTripNs))) + queueNs(clocks);
   const slowNs = bounded(longest(clocks.map(({ slowRoundTripNs }) => slowRoundTripNs)));
-  const agreeingNs = marginNs / 2 + usualNs + attempt * slowNs;
-  const recallingNs = marginNs / 2 + usualNs + slowNs;
+  const turnNs = marginNs / 2 + queueNs(clocks);
+  const agreeingNs = turnNs + attempt * slowNs;
+  const recallingNs = turnNs + slowNs;
   return {
     atNs: nowNs + cutLeadNs + BigInt(Math.ceil(agreeingNs + recallingNs)),
     agreedByNs: nowNs + BigInt(Math.ceil(agreeingNs)),

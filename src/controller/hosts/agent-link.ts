@@ -142,10 +142,13 @@ export class AgentLink {
     return this.#agent.runBeside(args);
   }
 
-  /** Of so many exchanges, one after another; for the offset also of those that are remembered. */
-  async measureClock(exchanges: number): Promise<ClockOffset> {
-    for (let i = 0; i < exchanges; i++) await this.#exchange();
-    return this.#clock.at(this.time.nowNs(), exchanges);
+  /** By exchanges one after another, so many at most, until one is as quick as those that are remembered. */
+  async measureClock(exchangesMax: number): Promise<ClockOffset> {
+    for (let i = 0; i < exchangesMax; i++) {
+      await this.#exchange();
+      if (this.#clock.wasQuick) break;
+    }
+    return this.#clock.at(this.time.nowNs(), exchangesMax);
   }
 
   async #exchange(): Promise<void> {

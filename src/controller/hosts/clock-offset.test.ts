@@ -37,6 +37,16 @@ describe('the offset of a clock', () => {
     expect(clock.at(900n, 2)).toMatchObject({ roundTripNs: 60, usualRoundTripNs: 60, slowRoundTripNs: 70 });
   });
 
+  it('was quick if its newest exchange took about as long as the shortest of several', () => {
+    const clock = new HostClock();
+    const quick = [100n, 110n, 900n, 120n, 200n, 90n].map((tripNs) => {
+      clock.add(exchange(0n, 0n, tripNs));
+      return clock.wasQuick;
+    });
+    // Of the first three nobody knows.
+    expect(quick).toEqual([false, false, false, true, false, true]);
+  });
+
   it('forgets old exchanges', () => {
     const clock = new HostClock();
     clock.add(exchange(0n, 1000n, 2n));

@@ -26,6 +26,9 @@ export const driftPpm = 200;
 const remembered = 8;
 /** Of 8 the second longest: one alone that something delayed tells little of the next. */
 const slowQuantile = 0.85;
+/** An exchange is quick that takes no longer than this times the shortest of at least so many before. */
+const quickRatio = 1.3;
+const comparedMin = 3;
 /** With so many hosts there are exchanges at once: more would measure how long they wait for each other. */
 export const exchangingMax = 64;
 
@@ -76,6 +79,15 @@ export class HostClock {
   add(exchange: ClockExchange): void {
     this.#exchanges.push(exchange);
     if (this.#exchanges.length > remembered) this.#exchanges.shift();
+  }
+
+  /** Whether the newest exchange was about as quick as the best one: then more of them would hardly tell more. */
+  get wasQuick(): boolean {
+    const trips = this.#exchanges.map(tripNs);
+    const [newest, others] = [trips.at(-1), trips.slice(0, -1)];
+    if (newest === undefined || others.length < comparedMin) return false;
+    const best = others.reduce((a, b) => (b < a ? b : a));
+    return Number(newest) <= Number(best) * quickRatio;
   }
 
   /** @param newest of so many exchanges the round trips count: older ones had other work beside them */

@@ -83,22 +83,29 @@ export async function withSwitches<T>(
   signal: AbortSignal | undefined,
   work: (client: OvsdbClient) => Promise<T>,
 ): Promise<T> {
-  try {
+  return asking(signal, async () => {
     const client = await OvsdbClient.connect({ path: path ?? ovsdbSocket(), signal });
     try {
       return await work(client);
     } finally {
       await client.close();
     }
+  });
+}
+
+/** A connection to the host's database, the caller's to close. @throws StaghornError 'host-unfit' */
+export function connectSwitches(signal?: AbortSignal): Promise<OvsdbClient> {
+  return asking(signal, () => OvsdbClient.connect({ path: ovsdbSocket(), signal }));
+}
+
+/** Asks the host's database something. @throws StaghornError 'host-unfit' if it does not answer */
+export async function asking<T>(signal: AbortSignal | undefined, ask: () => Promise<T>): Promise<T> {
+  try {
+    return await ask();
   } catch (error) {
     signal?.throwIfAborted();
     if (error instanceof StaghornError) throw error;
-    throw new StaghornError(
-      'host-unfit',
-      `Open vSwitch does not answer: ${messageOf(error)}; is ovsdb-server running?`,
-      {
-        cause: error,
-      },
-    );
+    const text = `Open vSwitch does not answer: ${messageOf(error)}; is ovsdb-server running?`;
+    throw new StaghornError('host-unfit', text, { cause: error });
   }
 }

@@ -1,5 +1,7 @@
-import { readdir, readlink, stat } from 'node:fs/promises';
-import { dirname, join, normalize, resolve } from 'node:path';
+import { stat } from 'node:fs/promises';
+import { dirname, normalize, resolve } from 'node:path';
+
+import { readDescriptors } from '../open-descriptors.ts';
 
 /** A regular file that a process has open (proc(5), /proc/PID/fd). */
 export interface OpenFile {
@@ -15,17 +17,16 @@ const identityOf = ({ dev, ino }: { dev: bigint; ino: bigint }) => `${dev}:${ino
 
 /** Empty for a process that ended. */
 export async function readOpenFiles(pid: number): Promise<OpenFile[]> {
-  const directory = `/proc/${pid}/fd`;
-  const fds = await readdir(directory).catch(() => []);
+  // Sockets, pipes and the like have no path.
+  const named = readDescriptors(pid).filter(({ target }) => target.startsWith('/'));
   const files = await Promise.all(
-    fds.map(async (fd): Promise<OpenFile | null> => {
+    named.map(async ({ fd, target }): Promise<OpenFile | null> => {
       try {
-        const path = join(directory, fd);
-        const [target, stats] = await Promise.all([readlink(path), stat(path, { bigint: true })]);
+        const stats = await stat(`/proc/${pid}/fd/${fd}`, { bigint: true });
         if (!stats.isFile()) return null;
         const deleted = target.endsWith(deletedSuffix) && stats.nlink === 0n;
         const name = deleted ? target.slice(0, -deletedSuffix.length) : target;
-        return { fd: Number(fd), path: name, deleted, identity: identityOf(stats) };
+        return { fd, path: name, deleted, identity: identityOf(stats) };
       } catch {
         // It was closed while it was looked at.
         return null;

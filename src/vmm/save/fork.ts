@@ -1,4 +1,4 @@
-import { prepareFork, probeFork } from '../../native/fork.ts';
+import { prepareFork, probeTrace } from '../../native/fork.ts';
 import { blocksOf, type RamLayout } from '../ram-layout.ts';
 import { writeBlock, type RamKeeper, type SaveTarget } from './keeper.ts';
 
@@ -30,8 +30,10 @@ export async function keeperByFork({ pid, layout }: SaveTarget): Promise<RamKeep
 }
 
 /** Null if it would work, else why not. */
-export async function forkObstacle(pid: number, layout: RamLayout): Promise<string | null> {
+export function forkObstacle(pid: number, layout: RamLayout): string | null {
   const shared = blocksOf(layout).find((block) => !block.private);
   if (shared !== undefined) return `${shared.name} is a shared mapping, which a fork does not copy`;
-  return probeFork({ pid, regions: regionsOf(layout) });
+  const huge = blocksOf(layout).find((block) => block.hugePages);
+  if (huge !== undefined) return `${huge.name} is of hugetlbfs, which may have no page for a copy`;
+  return probeTrace(pid);
 }
