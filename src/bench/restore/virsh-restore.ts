@@ -1,9 +1,11 @@
 import { join } from 'node:path';
 
+import { findQemuProcesses } from '../../vmm/qemu-process.ts';
 import type { BenchOptions } from '../bench.ts';
 import { PrivateLibvirt } from '../private-libvirt.ts';
 import { guestArguments, guestImage, waitForBoot, withDirectory } from './guest.ts';
 import type { RestoreMeasurement, RestoreSize } from './measurement.ts';
+import { writeUntouchedRam } from './written-ram.ts';
 
 const domain = 'bench';
 
@@ -31,6 +33,7 @@ async function measureWith(
   const [serial, saved] = [join(directory, 'serial'), join(directory, 'saved')];
   await libvirt.create(domain, await domainXml(memoryMiB, serial, signal));
   await waitForBoot(serial, signal);
+  await writeUntouchedRam(await pidOf(serial), memoryMiB);
   const values: number[] = [];
   for (let round = 0; round < rounds; round++) {
     await libvirt.virsh('save', domain, saved);
@@ -39,6 +42,15 @@ async function measureWith(
     values.push(performance.now() - startedAtMs);
   }
   return values;
+}
+
+/** libvirtd is in a namespace of its own, and so is the pid that it tells; its QEMU is known by the serial log. */
+async function pidOf(serial: string): Promise<number> {
+  const found = (await findQemuProcesses()).find(({ options }) =>
+    options.some(({ value }) => value?.includes(serial) === true),
+  );
+  if (found === undefined) throw new Error('the QEMU that libvirtd started was not found');
+  return found.pid;
 }
 
 async function domainXml(memoryMiB: number, serial: string, signal: AbortSignal): Promise<string> {
