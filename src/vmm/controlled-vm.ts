@@ -104,7 +104,7 @@ export class ControlledVm {
     try {
       const { vm, layout, disks } = await describeVm(process, qmp, path, surroundings);
       if (layout.status === 'rejected') throw layout.reason;
-      taps = await openTaps(process.pid, vm);
+      taps = openTaps(process.pid, vm);
       return new ControlledVm({
         process,
         vm,
@@ -135,7 +135,7 @@ export class ControlledVm {
     try {
       const layout = known ?? (await readRamLayout(qmp, process.pid, process.options));
       const vm = await describeRestoredVm(process, connection, surroundings, layout);
-      const taps = await openTaps(process.pid, vm);
+      const taps = openTaps(process.pid, vm);
       return new ControlledVm({
         process,
         vm,
@@ -260,8 +260,8 @@ export class ControlledVm {
   }
 }
 
-async function openTaps(pid: number, vm: Vm): Promise<ControlledTap[]> {
-  const descriptors = await readTapDescriptors(pid);
+function openTaps(pid: number, vm: Vm): ControlledTap[] {
+  const descriptors = readTapDescriptors(pid);
   const taps: { nic: Nic; fds: number[]; qemuFds: number[] }[] = [];
   try {
     for (const nic of vm.nics) {

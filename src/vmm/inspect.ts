@@ -157,8 +157,8 @@ const layoutObstacles = (layout: RamLayout | string) => (typeof layout === 'stri
 
 async function describeNics(process: QemuProcess, qmp: QmpClient, surroundings: HostSurroundings) {
   const pairs = distinct(parseInfoNetwork(await hmp(qmp, 'info network')));
-  const descriptors = await readTapDescriptors(process.pid);
-  const vhost = await usesVhost(process.pid);
+  const descriptors = readTapDescriptors(process.pid);
+  const vhost = usesVhost(process.pid);
   const nics: Vm['nics'] = [];
   const obstacles: string[] = [];
   for (const pair of pairs) {

@@ -1,4 +1,5 @@
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readdirSync, readlinkSync } from 'node:fs';
+import { readFile, readlink } from 'node:fs/promises';
 import { basename } from 'node:path';
 
 import {
@@ -26,7 +27,9 @@ export interface QemuProcess {
 
 /** Every QEMU system emulator of this PID namespace, by pid. */
 export async function findQemuProcesses(): Promise<QemuProcess[]> {
-  const pids = (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map(Number);
+  const pids = readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name))
+    .map(Number);
   const found = await Promise.all(pids.map((pid) => readQemuProcess(pid)));
   return withoutForks(found.filter((process) => process !== null)).sort((a, b) => a.pid - b.pid);
 }
@@ -34,7 +37,8 @@ export async function findQemuProcesses(): Promise<QemuProcess[]> {
 /** The QEMU with this pid; null if there is none, or if it is something else. */
 export async function readQemuProcess(pid: number): Promise<QemuProcess | null> {
   try {
-    const exe = (await readlink(`/proc/${pid}/exe`)).replace(/ \(deleted\)$/, '');
+    // By the event loop itself: of many processes few are QEMUs, and the kernel answers at once.
+    const exe = readlinkSync(`/proc/${pid}/exe`).replace(/ \(deleted\)$/, '');
     if (!/^qemu-(system-|kvm)/.test(basename(exe))) return null;
     const [cmdline, stat, status, cwd] = await Promise.all([
       readFile(`/proc/${pid}/cmdline`, 'utf8'),

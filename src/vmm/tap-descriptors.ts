@@ -1,4 +1,4 @@
-import { readdir, readFile, readlink } from 'node:fs/promises';
+import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 
 export interface TapDescriptor {
   readonly fd: number;
@@ -10,11 +10,11 @@ export interface TapDescriptor {
  * for a queue that the guest has switched off. QEMU opens all queues of a tap in a row, and uses the first one always
  * (net_init_tap in its net/tap.c).
  */
-export async function readTapDescriptors(pid: number): Promise<TapDescriptor[]> {
+export function readTapDescriptors(pid: number): TapDescriptor[] {
   const found: TapDescriptor[] = [];
-  for (const { fd, target } of await readDescriptors(pid)) {
+  for (const { fd, target } of readDescriptors(pid)) {
     if (target !== '/dev/net/tun') continue;
-    const info = await readFile(`/proc/${pid}/fdinfo/${fd}`, 'utf8').catch(() => '');
+    const info = orNothing(() => readFileSync(`/proc/${pid}/fdinfo/${fd}`, 'utf8'), '');
     const tap = /^iff:[^\S\n]*(\S+)/m.exec(info)?.[1] ?? found.at(-1)?.tap;
     if (tap !== undefined) found.push({ fd, tap });
   }
@@ -22,18 +22,26 @@ export async function readTapDescriptors(pid: number): Promise<TapDescriptor[]> 
 }
 
 /** Whether the kernel (vhost-net) moves this VM's frames instead of QEMU. */
-export async function usesVhost(pid: number): Promise<boolean> {
-  return (await readDescriptors(pid)).some(({ target }) => target === '/dev/vhost-net');
+export function usesVhost(pid: number): boolean {
+  return readDescriptors(pid).some(({ target }) => target === '/dev/vhost-net');
 }
 
-async function readDescriptors(pid: number): Promise<{ fd: number; target: string }[]> {
+// The kernel answers from memory: to have a thread wait for each of many links would take a hundred times as long.
+function readDescriptors(pid: number): { fd: number; target: string }[] {
   const directory = `/proc/${pid}/fd`;
-  const names = await readdir(directory).catch(() => []);
-  const links = await Promise.all(
-    names.map(async (name) => ({
+  return orNothing(() => readdirSync(directory), [])
+    .map((name) => ({
       fd: Number(name),
-      target: await readlink(`${directory}/${name}`).catch(() => ''),
-    })),
-  );
-  return links.sort((a, b) => a.fd - b.fd);
+      target: orNothing(() => readlinkSync(`${directory}/${name}`), ''),
+    }))
+    .sort((a, b) => a.fd - b.fd);
+}
+
+/** A descriptor may be closed, or its process end, while it is looked at. */
+function orNothing<T>(read: () => T, nothing: T): T {
+  try {
+    return read();
+  } catch {
+    return nothing;
+  }
 }
