@@ -141,19 +141,6 @@ describe('a gate in taps', () => {
     expect(diverted).toBeGreaterThan(15 * 40);
   });
 
-  it.each([
-    ['a run of its program is seen inside for too long', 8 + 7, 1n],
-    ['its programs are of a version that counts nobody', 4, 0n],
-  ])('ends a replay by the word of the kernel if %s', async (_, word, value) => {
-    gate.setMode('hold');
-    send(1, 2);
-    new BigUint64Array(gate.stateMemory)[word] = value;
-    const { ports } = await gate.replay({ ports: [at(tap.ifindex, 0)] });
-    expect(ports).toMatchObject([{ delivered: 2, missing: 0 }]);
-    send(3);
-    expect(readNumbers(tap.fd)).toEqual([1, 2, 3]);
-  });
-
   it('ends a replay when it is closed', async () => {
     gate.setMode('hold');
     send(1);

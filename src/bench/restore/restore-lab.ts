@@ -42,7 +42,7 @@ export async function withRestoreLab<T>(
 
 async function pidOf(lab: Lab): Promise<number> {
   const [vm] = (await labStatus(lab.name)).vms;
-  if (vm?.pid == null) throw new Error('the VM of the lab does not run');
+  if (vm === undefined || vm.pid === null) throw new Error('the VM of the lab does not run');
   return vm.pid;
 }
 

@@ -1,5 +1,7 @@
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { readOpenFiles } from '../../vmm/disks/open-files.ts';
 import { findQemuProcesses } from '../../vmm/qemu-process.ts';
 import type { BenchOptions } from '../bench.ts';
 import { PrivateLibvirt } from '../private-libvirt.ts';
@@ -44,13 +46,13 @@ async function measureWith(
   return values;
 }
 
-/** libvirtd is in a namespace of its own, and so is the pid that it tells; its QEMU is known by the serial log. */
+/** libvirtd is in a namespace of its own, and so is the pid that it tells; its QEMU has the serial log open. */
 async function pidOf(serial: string): Promise<number> {
-  const found = (await findQemuProcesses()).find(({ options }) =>
-    options.some(({ value }) => value?.includes(serial) === true),
-  );
-  if (found === undefined) throw new Error('the QEMU that libvirtd started was not found');
-  return found.pid;
+  const { dev, ino } = await stat(serial, { bigint: true });
+  for (const { pid } of await findQemuProcesses()) {
+    if ((await readOpenFiles(pid)).some(({ identity }) => identity === `${dev}:${ino}`)) return pid;
+  }
+  throw new Error('the QEMU that libvirtd started was not found');
 }
 
 async function domainXml(memoryMiB: number, serial: string, signal: AbortSignal): Promise<string> {
