@@ -5,6 +5,9 @@
 //   pass, nothing held     -> count it, keep it
 //   else                   -> hand it over and drop it; if that fails, count the failure and keep it
 //
+// From before the look at the mode until all is done a run counts as inside, so that whoever turned the gate can tell
+// when nobody acts on what it was before. Both counts are full barriers (Linux Documentation/atomic_t.txt).
+//
 // `diverted` grows only after the frame is safe in the ring's memory, so failures leave no gap. A record is of
 // one of a few constant sizes, because bpf_ringbuf_reserve takes nothing else.
 #include <arpa/inet.h>
@@ -59,6 +62,12 @@ class Program {
     asm_.AtomicAdd(kPort, offset, R1);
   }
 
+  // R1 is gone afterwards.
+  void CountInside(int32_t change) {
+    asm_.MoveImm(R1, change);
+    asm_.AtomicFetchAdd(kPort, PORT(inside), R1);
+  }
+
   void OwnFrames() {
     asm_.Load(BPF_W, R1, kContext, CONTEXT(mark));
     asm_.JumpIfImm32(BPF_JNE, R1, int32_t(core_.state->Host()->mark), foreign_);
@@ -110,16 +119,19 @@ class Program {
     Copy(core_.marker_map.get(), kMarkerCapacity, drop_);
     Describe();
     Submit();
+    asm_.Jump(drop_);
     asm_.Place(no_marker_);
   }
 
   void Decide() {
+    CountInside(1);
     asm_.Load(BPF_W, R1, kHost, int16_t(offsetof(HostWord, mode)));
     asm_.JumpIfImm32(BPF_JEQ, R1, int32_t(GateMode::Hold), divert_);
     asm_.Load(BPF_DW, R1, kPort, PORT(diverted));
     asm_.Load(BPF_DW, R2, kPort, PORT(returned));
     asm_.JumpIf(BPF_JNE, R1, R2, divert_);
     Count(PORT(passed));
+    CountInside(-1);
     asm_.Jump(keep_);
     asm_.Place(divert_);
   }
@@ -143,6 +155,8 @@ class Program {
     asm_.AtomicFetchAdd(kPort, PORT(diverted), R2);
     asm_.Store(BPF_DW, kRecord, RECORD(seq), R2);
     Submit();
+    CountInside(-1);
+    asm_.Jump(drop_);
   }
 
   // A record of its own with the frame's bytes, or a jump to `without`.
@@ -193,12 +207,12 @@ class Program {
     asm_.Move(R1, kRecord);
     asm_.MoveImm(R2, BPF_RB_NO_WAKEUP);
     asm_.Call(BPF_FUNC_ringbuf_submit);
-    asm_.Jump(drop_);
   }
 
   void Verdicts() {
     asm_.Place(fail_);
     Count(PORT(failed));
+    CountInside(-1);
     asm_.Place(keep_);
     if (kind_ == ProgramKind::Tap) {
       asm_.Load(BPF_W, R0, kContext, CONTEXT(len));

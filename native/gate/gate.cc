@@ -69,6 +69,7 @@ std::unique_ptr<GateCore> CreateCore(uint32_t slots, uint32_t ring_bytes, uint32
   host->mark = mark;
   host->nonce = nonce;
   host->slots = slots;
+  host->counts_inside = 1;
   OpenMarkers(*core);
   OpenSenders(*core);
   return core;

@@ -21,7 +21,8 @@ struct HostWord {
   uint32_t listening;  // whether markers are handed over
   uint32_t admitting;  // edge: the processor that lets a frame of ours in, plus 1
   uint32_t probing;    // edge: that frame only tries the way, and is dropped
-  uint32_t reserved[8];
+  uint32_t counts_inside;  // the programs keep `inside`; those of earlier versions do not
+  uint32_t reserved[7];
 };
 
 // The 64 bytes of a port. All but `returned` and `attempt` are written by the program only.
@@ -34,7 +35,10 @@ struct PortWord {
   uint64_t failed;   // should have been held, but could not be handed over, and passed
   uint64_t markers;  // all that came, handed over or not
   uint64_t attempt;  // the reinjection under way: low half of `returned`, low half of the `seen` it will make
-  uint64_t dropped;  // edge: dropped as the user wishes
+  union {
+    uint64_t dropped;  // edge: dropped as the user wishes
+    uint64_t inside;   // else: how many runs are between their look at the mode and the end of what they do about it
+  };
 };
 static_assert(sizeof(HostWord) == 64 && sizeof(PortWord) == 64);
 

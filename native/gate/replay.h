@@ -99,6 +99,7 @@ class Replay {
   void Conclude(Port &port, bool delivered, int error);
   void MarkDone(uint64_t record);
   bool AllMet();
+  bool SeenOutside() const;
   void OpenGate(int64_t now);
   void ApplyHurry();
   void WaitFor(int64_t due_ns, int64_t now);

@@ -20,6 +20,7 @@ import { retentionRoutes } from './retention.ts';
 import type { RouteContext, Router } from './routes.ts';
 import { snapshotRoutes } from './snapshots.ts';
 import { validatorCompiler } from './validation.ts';
+import { waitForOperations } from './waiting.ts';
 
 export interface AppOptions {
   readonly service: StaghornService;
@@ -89,6 +90,7 @@ function addRoutes(
   });
   app.register(async (scope) => {
     scope.addHook('onRequest', requireToken(token));
+    waitForOperations(scope, context);
     const secured: Router = scope.withTypeProvider<ZodTypeProvider>();
     experimentRoutes(secured, context);
     snapshotRoutes(secured, context);

@@ -8,6 +8,8 @@ export interface ApiLimits {
   readonly connections: number;
   /** A comment is sent on a silent event stream this often, so that proxies keep it open. */
   readonly heartbeatMs: number;
+  /** For how long an answer waits for the end of an operation, if a client prefers that. */
+  readonly waitSeconds: number;
 }
 
 export const defaultLimits: ApiLimits = {
@@ -15,4 +17,5 @@ export const defaultLimits: ApiLimits = {
   parameterLength: 128,
   connections: 1000,
   heartbeatMs: 15_000,
+  waitSeconds: 60,
 };

@@ -11,8 +11,9 @@ export function json<T extends z.ZodType>(description: string, schema: T) {
   return { description, content: { 'application/json': { schema } } };
 }
 
-/** 202: long work has begun; `sendOperation` answers so. */
+/** 202: long work has begun; `sendOperation` answers so. 200: the same work has ended (waiting.ts). */
 export const operationStarted = {
+  200: json('With `Prefer: wait=SECONDS` (RFC 7240): the operation has ended', operation),
   202: json('The operation has begun; Location tells where to follow it', operation),
 };
 

@@ -3,6 +3,9 @@ import { followOperation } from '../cli/follow.ts';
 import { StaghornError } from '../errors/index.ts';
 import { operation as operationSchema } from '../protocol/resources.ts';
 
+/** What takes longer is followed. */
+const waitSeconds = 10;
+
 /** Starts long work and waits for its result. @throws StaghornError as the work did */
 export async function operate<T>(
   client: ApiClient,
@@ -11,8 +14,12 @@ export async function operate<T>(
   schema: { parse(value: unknown): T },
   signal: AbortSignal,
 ): Promise<T> {
-  const started = await client.json('POST', path, operationSchema, { body });
-  const ended = await followOperation(client, started.id, { signal, onProgress: () => undefined });
+  const headers = { prefer: `wait=${waitSeconds}` };
+  const begun = await client.json('POST', path, operationSchema, { body, headers, signal });
+  const ended =
+    begun.state === 'running'
+      ? await followOperation(client, begun.id, { signal, onProgress: () => undefined })
+      : begun;
   if (ended.state === 'succeeded') return schema.parse(ended.result);
   throw new StaghornError(
     ended.error?.code ?? 'internal',

@@ -2,7 +2,7 @@ import type { CutTap, CutTimes } from '../native/barrier.ts';
 import type { CaughtMarker, GateIdentity, ReplayReport } from '../native/gate.ts';
 import type { LeftoverJournal } from '../native/leftovers.ts';
 import { StaghornError } from '../errors/index.ts';
-import { drain, type DrainReport } from './drain.ts';
+import { drain, lookAtQueues, type DrainReport, type DrainSample } from './drain.ts';
 import type { FrameInFlight } from './frame-file.ts';
 import { GatedPorts } from './gated-ports.ts';
 import { Leftovers } from './leftovers.ts';
@@ -181,10 +181,22 @@ export class VmPorts {
     return report;
   }
 
-  /** Waits until nothing comes any more, or the bound; then drops what has come. */
-  async flush(wish: DrainWish): Promise<{ waitedMs: number; discarded: number }> {
+  /** How the ports and what is watched stand now, for a flush. */
+  look(watched: readonly number[]): DrainSample {
+    return lookAtQueues(this.#watchedWith({ watched }), () => this.#gated.arrivals());
+  }
+
+  /**
+   * Waits until nothing comes any more, or the bound; then drops what has come.
+   * @param since an earlier look, when nobody sent anything any more; null: somebody may have since
+   */
+  async flush(
+    wish: DrainWish,
+    since: DrainSample | null = null,
+  ): Promise<{ waitedMs: number; discarded: number }> {
     const { waitedMs } = await drain({
       ...wish,
+      ...(since === null ? {} : { since }),
       watched: this.#watchedWith(wish),
       arrivals: () => this.#gated.arrivals(),
     });
@@ -256,7 +268,7 @@ export class VmPorts {
     this.#leftovers.close();
   }
 
-  #watchedWith({ watched }: DrainWish): number[] {
+  #watchedWith({ watched }: Pick<DrainWish, 'watched'>): number[] {
     return [...new Set([...this.ports.map(({ ifindex }) => ifindex), ...watched])];
   }
 }

@@ -242,7 +242,14 @@ export const agentContract = {
       }),
     },
     restoreDrain: {
-      params: z.strictObject({ barrier: barrierId, boundMs: z.number(), quietMs: z.number() }),
+      params: z.strictObject({
+        barrier: barrierId,
+        boundMs: z.number(),
+        quietMs: z.number(),
+        alone: z
+          .boolean()
+          .describe('No VM of another host was ended or stopped: it counts since when this host is quiet'),
+      }),
       result: z.strictObject({
         waitedMs: z.number(),
         discarded: z.int().describe('Frames of the time line that was given up'),

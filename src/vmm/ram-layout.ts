@@ -31,7 +31,7 @@ export interface RamLayout {
   readonly backends: readonly RamBackend[];
   /** Blocks that the guest writes and the device state does not hold, such as video memory. */
   readonly others: readonly LocatedBlock[];
-  /** What TCG translates into; null if a fork does not copy it anyway. */
+  /** What TCG translates into; null if there is none, or a fork is known not to copy it. */
   readonly codeBuffer: MemoryRegion | null;
 }
 

@@ -1,4 +1,4 @@
-import { readFile, stat } from 'node:fs/promises';
+import { readFileSync, statSync } from 'node:fs';
 
 import type { QmpClient } from '../qmp/index.ts';
 import type { StoredVm } from '../store/manifest.ts';
@@ -26,10 +26,11 @@ export function isWhatWouldBeStarted(process: QemuProcess, stored: StoredVm, spe
 }
 
 /** Whether it can be put back as it stands: it maps the image, and nothing was plugged in or out since its start. */
-export async function canBeReset(
+export function canBeReset(
   vm: ControlledVm,
   { stored, spec, state }: { stored: StoredVm; spec: LaunchSpec; state: Buffer },
-): Promise<boolean> {
+  plugged: number,
+): boolean {
   const { nics, status } = vm.vm;
   const virtioNics = nics.filter(({ model }) => model.startsWith('virtio-net')).length;
   const taps = (of: readonly { tap: string }[]) => JSON.stringify(of.map(({ tap }) => tap).sort());
@@ -40,12 +41,13 @@ export async function canBeReset(
     // One that armed an announcement when it was loaded would take its QEMU along (announcements.ts).
     silencedNics(state) === virtioNics &&
     taps(nics) === taps(stored.nics) &&
-    (await pluggedDevices(vm.qmp)) === all(vm.process.options, 'device').length &&
-    (await mapsPrivately(vm, spec))
+    plugged === all(vm.process.options, 'device').length &&
+    mapsPrivately(vm, spec)
   );
 }
 
-async function pluggedDevices(qmp: QmpClient): Promise<number> {
+/** How many devices a QEMU has that it was told to have, by its command line or later. */
+export async function pluggedDevices(qmp: QmpClient): Promise<number> {
   const lists = await Promise.all(
     ['/machine/peripheral', '/machine/peripheral-anon'].map((path) => qmp.execute('qom-list', { path })),
   );
@@ -53,11 +55,9 @@ async function pluggedDevices(qmp: QmpClient): Promise<number> {
 }
 
 /** The inode too: a file that took the place of another one is not what the QEMU maps. */
-async function mapsPrivately({ process, layout }: ControlledVm, spec: LaunchSpec): Promise<boolean> {
-  const [maps, { ino, size }] = await Promise.all([
-    readFile(`/proc/${process.pid}/maps`, 'utf8'),
-    stat(spec.ramFile, { bigint: true }),
-  ]);
+function mapsPrivately({ process, layout }: ControlledVm, spec: LaunchSpec): boolean {
+  const maps = readFileSync(`/proc/${process.pid}/maps`, 'utf8');
+  const { ino, size } = statSync(spec.ramFile, { bigint: true });
   const start = layout.main.address.toString(16);
   const end = (layout.main.address + BigInt(layout.main.length)).toString(16);
   const line = maps.split('\n').find((one) => one.startsWith(`${start}-`)) ?? '';

@@ -243,7 +243,7 @@ export class DiskHost {
     });
     try {
       const { vms } = await this.call('restorePrepare', { barrier, elapsedNs: 0n });
-      await this.call('restoreDrain', { barrier, boundMs: 1_000, quietMs: 1 });
+      await this.call('restoreDrain', { barrier, boundMs: 1_000, quietMs: 1, alone: true });
       await this.resume(barrier, vms);
       await this.call('settle', { barrier });
     } catch (error) {

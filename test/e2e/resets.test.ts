@@ -102,8 +102,11 @@ vms:
     const before = await pids();
     const path = hostPath(lab, 'h1', vmFiles('a').qmp);
     const qmp = await QmpClient.connect({ path });
-    // The name of the image that a reset gives to QEMU is taken.
-    await qmp.execute('blockdev-add', { driver: 'null-co', 'node-name': 'staghorn-vm-state' });
+    // The name of the job that loads a state is taken.
+    const created = qmp.waitEvent('JOB_STATUS_CHANGE', { where: ({ data }) => data.status === 'concluded' });
+    const options = { driver: 'file', filename: '/run/empty.img', size: 0 };
+    await qmp.execute('blockdev-create', { 'job-id': 'staghorn-load', options });
+    await created;
     await qmp.close();
     await restore();
     const after = await pids();

@@ -59,7 +59,11 @@ export class RestoreWalk {
     await loading;
     if (step === 'load') return;
     await this.#each(({ agent }) =>
-      agent.client.call('restoreDrain', { barrier, boundMs: 10_000, quietMs: 2 }, { timeoutMs }),
+      agent.client.call(
+        'restoreDrain',
+        { barrier, boundMs: 10_000, quietMs: 2, alone: false },
+        { timeoutMs },
+      ),
     );
     const atNs = process.hrtime.bigint() + 60_000_000n;
     await this.#each(({ name, agent, clockOffsetNs }) => {

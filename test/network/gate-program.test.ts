@@ -45,6 +45,17 @@ describe("the gate's program at egress, run by the kernel on frames that go nowh
     expect(testProgram(program, numberedFrame(3)).verdict).toBe(GO_ON);
   });
 
+  it('is seen inside by nobody when it has run, whatever became of the frame', () => {
+    const inside = () => new BigUint64Array(gate.stateMemory)[(1 + 1) * 8 + 7];
+    testProgram(program, numberedFrame(1));
+    testProgram(program, numberedFrame(2), ourMark());
+    gate.setMode('hold');
+    testProgram(program, numberedFrame(3));
+    expect(gate.counters(1)).toMatchObject({ passed: 1, seen: 1, diverted: 1 });
+    while (gate.counters(1).failed === 0) testProgram(program, numberedFrame(4, 3000));
+    expect(inside()).toBe(0n);
+  });
+
   it('lets its own frames pass even in hold mode, and takes the mark off them', () => {
     gate.setMode('hold');
     expect(testProgram(program, numberedFrame(1), ourMark())).toEqual({ verdict: GO_ON, mark: 0 });

@@ -45,12 +45,14 @@ export async function checkRestore(
     ? requireIntactRam(manifest, directory, tools.kept.intact, signal)
     : Promise.resolve();
   verified.catch(() => undefined);
+  const around = readSurroundings(signal);
+  around.catch(() => undefined);
   const running = await findRunning(manifest);
   const search = { manifest, directory, makesBridges: !params.moved, doomed: running, probes: tools.probes };
-  const [{ damage, misfits, warnings: remarks }, surroundings] = await Promise.all([
-    findObstacles({ ...search, signal }),
-    readSurroundings(signal),
-  ]);
+  const { damage, misfits, warnings: remarks } = await findObstacles({
+    ...search,
+    ...{ surroundings: around, signal },
+  });
   if (damage.length > 0)
     throw new StaghornError('snapshot-damaged', damage.join('; '), { context: { problems: damage } });
   if (misfits.length > 0)
@@ -71,7 +73,7 @@ export async function checkRestore(
     whole,
     warnings: [...warnings, ...remarks],
     runDirectory: tools.directories.run,
-    surroundings,
+    surroundings: await around,
     ...tools,
   });
 }

@@ -12,9 +12,9 @@ import { connectQmp } from '../../vmm/connect-qmp.ts';
 import { ControlledVm } from '../../vmm/controlled-vm.ts';
 import { setHiddenNs } from '../../vmm/hidden-time.ts';
 import type { LaunchSpec } from '../../vmm/launch.ts';
-import { loadInPlace } from '../../vmm/load-in-place.ts';
+import { StateInPlace } from '../../vmm/load-in-place.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
-import { canBeReset, isWhatWouldBeStarted } from '../../vmm/reset-fit.ts';
+import { canBeReset, isWhatWouldBeStarted, pluggedDevices } from '../../vmm/reset-fit.ts';
 import { switchedDevices, type HostNetwork } from '../host-inventory.ts';
 import {
   clocksOf,
@@ -35,6 +35,13 @@ interface Target {
   readonly state: Buffer;
 }
 
+/** One under control, with the state that its QEMU has been handed. */
+interface OpenedVm {
+  readonly vm: ControlledVm;
+  readonly state: StateInPlace;
+  readonly fits: boolean;
+}
+
 export interface ResetOptions extends Omit<StartOptions, 'disks' | 'onStarted'>, OpenOptions {
   readonly running: readonly QemuProcess[];
   readonly surroundings: HostNetwork;
@@ -47,51 +54,45 @@ export interface ResetOptions extends Omit<StartOptions, 'disks' | 'onStarted'>,
 export class VmReset {
   readonly #options: ResetOptions;
   readonly #targets: readonly Target[];
-  readonly #vms: readonly ControlledVm[];
+  readonly #opened: readonly OpenedVm[];
 
-  private constructor(options: ResetOptions, targets: readonly Target[], vms: readonly ControlledVm[]) {
+  private constructor(options: ResetOptions, targets: readonly Target[], opened: readonly OpenedVm[]) {
     this.#options = options;
     this.#targets = targets;
-    this.#vms = vms;
+    this.#opened = opened;
   }
 
   /** @returns null if any of them has to be started again */
   static async plan(options: ResetOptions): Promise<VmReset | null> {
     const targets = await findTargets(options);
     if (targets === null) return null;
-    const { surroundings, signal, kept } = options;
-    const opened = await Promise.allSettled(
-      targets.map(async ({ process }) => {
-        const layout = kept.layouts.recall(process);
-        const connection = await connectQmp(process, signal);
-        return ControlledVm.overRestored(process, connection, surroundings, { resumes: true, layout });
-      }),
-    );
-    const vms = opened.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
-    try {
-      const fits = await Promise.all(vms.map((vm, index) => canBeReset(vm, targets[index]!)));
-      if (vms.length === targets.length && fits.every((fit) => fit))
-        return new VmReset(options, targets, vms);
-    } catch {
-      // Whatever is unusual about them, they can be started again.
-    }
-    await Promise.allSettled(vms.map((vm) => vm.close()));
+    const results = await Promise.allSettled(targets.map((target) => openTarget(target, options)));
+    const opened = results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+    if (opened.length === targets.length && opened.every(({ fits }) => fits))
+      return new VmReset(options, targets, opened);
+    // Whatever is unusual about them, they can be started again.
+    await Promise.allSettled(opened.map(({ vm }) => vm.close()));
     return null;
+  }
+
+  get #vms(): ControlledVm[] {
+    return this.#opened.map(({ vm }) => vm);
   }
 
   get started(): StartedVm[] {
     const { clock } = this.#options;
     return this.#targets.map(({ process, stored }, index) => {
-      const { qmp, vm } = this.#vms[index]!;
+      const { qmp, vm } = this.#opened[index]!.vm;
       return { stored, launched: { process, qmp, path: vm.qmpSocket! }, clocks: clocksOf(stored, clock) };
     });
   }
 
   /**
    * Closes the gate, stops the VMs and puts them back; they stay paused.
+   * @param beside what is done meanwhile, once they stand still
    * @throws if any step fails; nothing of the group is left open, and its VMs are to be ended
    */
-  async run(): Promise<VmGroup> {
+  async run(beside: () => Promise<void>): Promise<VmGroup> {
     const { frameBufferBytes, kept, surroundings, beforeAttach, signal } = this.#options;
     let group: VmGroup | undefined;
     try {
@@ -106,7 +107,8 @@ export class VmReset {
       await beforeAttach(group);
       group.attach();
       await settleAll(this.#vms.map((vm) => stopWithEmptyRings(vm)));
-      await settleAll(this.#vms.map((vm, index) => this.#putBack(vm, this.#targets[index]!)));
+      const puttingBack = this.#opened.map((opened, index) => this.#putBack(opened, this.#targets[index]!));
+      await settleAll([...puttingBack, beside()]);
       signal.throwIfAborted();
       return group;
     } catch (error) {
@@ -116,16 +118,43 @@ export class VmReset {
     }
   }
 
-  async #putBack(vm: ControlledVm, { stored, spec, state }: Target): Promise<void> {
+  async #putBack({ vm, state }: OpenedVm, { stored, spec }: Target): Promise<void> {
     const { directory, clock, signal } = this.#options;
     const { pid } = vm.process;
     if (!setHiddenNs(pid, hiddenAfter(stored, clock)))
       throw new StaghornError('vm-unfit', `VM ${vm.name} has no room for the time that is hidden from it`);
     const { address, length } = vm.layout.main;
     await resetRam({ pid, address, length, file: spec.ramFile }, signal);
-    const shifted = shiftClocks(state, clocksOf(stored, clock), vm.process.options);
-    await loadInPlace(vm.name, vm.qmp, shifted);
+    await state.load();
     await putBackBlocks(stored, vm, directory);
+  }
+}
+
+/**
+ * Takes control, asks whether it can be put back, and hands the state over, all beside each other and while the VM still
+ * runs: a QEMU that keeps a state that it never loads is one that is ended, for it has to be started again.
+ */
+async function openTarget(target: Target, options: ResetOptions): Promise<OpenedVm> {
+  const { process, stored, state } = target;
+  const { surroundings, signal, kept, clock } = options;
+  const layout = kept.layouts.recall(process);
+  const connection = await connectQmp(process, signal);
+  const { qmp } = connection;
+  const shifted = shiftClocks(state, clocksOf(stored, clock), process.options);
+  const [handed, plugged, controlled] = await Promise.allSettled([
+    StateInPlace.handOver(process.name, qmp, shifted),
+    pluggedDevices(qmp),
+    ControlledVm.overRestored(process, connection, surroundings, { resumes: true, layout }),
+  ]);
+  if (controlled.status === 'rejected') throw controlled.reason; // which has closed the connection
+  const vm = controlled.value;
+  try {
+    if (handed.status === 'rejected') throw handed.reason;
+    if (plugged.status === 'rejected') throw plugged.reason;
+    return { vm, state: handed.value, fits: canBeReset(vm, target, plugged.value) };
+  } catch (error) {
+    await vm.close();
+    throw error;
   }
 }
 
@@ -148,9 +177,11 @@ async function findTargets(options: ResetOptions): Promise<Target[] | null> {
 }
 
 /** Waits for all, so that none works on when the group is closed. */
-async function settleAll(works: readonly Promise<unknown>[]): Promise<void> {
-  const failure = (await Promise.allSettled(works)).find((result) => result.status === 'rejected');
+async function settleAll<T>(works: readonly Promise<T>[]): Promise<T[]> {
+  const results = await Promise.allSettled(works);
+  const failure = results.find((result) => result.status === 'rejected');
   if (failure !== undefined) throw failure.reason;
+  return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
 }
 
 /**

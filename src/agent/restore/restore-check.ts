@@ -2,7 +2,6 @@ import { stat } from 'node:fs/promises';
 
 import { messageOf, StaghornError } from '../../errors/index.ts';
 import { readLinks } from '../../native/netlink.ts';
-import { readSwitchPorts } from '../../network/switches/ports.ts';
 import {
   switchFilesOf,
   type HostManifest,
@@ -14,6 +13,7 @@ import { findImageDamage, findStoredDamage, ramFileOf } from '../../store/ram-im
 import { ramsOf } from '../../store/ram-parent.ts';
 import { checkFile, SnapshotStore } from '../../store/snapshot-directory.ts';
 import { findDiskDamage } from '../../vmm/disks/restored-disks.ts';
+import type { HostSurroundings } from '../../vmm/inspect.ts';
 import { qemuFit, type Fit } from '../../vmm/qemu-fit.ts';
 import type { QemuProbes } from '../../vmm/qemu-probe.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
@@ -32,6 +32,8 @@ export interface ObstacleSearch {
   readonly makesBridges: boolean;
   /** VMs that would be destroyed. */
   readonly doomed: readonly QemuProcess[];
+  /** As it is being read. */
+  readonly surroundings: Promise<HostSurroundings>;
   readonly probes: QemuProbes;
   readonly signal: AbortSignal;
 }
@@ -40,15 +42,15 @@ export interface ObstacleSearch {
 export async function findObstacles(search: ObstacleSearch): Promise<RestoreObstacles> {
   const { manifest, directory, makesBridges, doomed, signal } = search;
   const { count: _, ...frames } = manifest.frames;
-  const [ports, host, qemus, hostDamage, ...vmDamage] = await Promise.all([
-    readSwitchPorts(undefined, signal),
+  const [{ switchPorts }, host, qemus, hostDamage, ...vmDamage] = await Promise.all([
+    search.surroundings,
     hostFit({ vms: manifest.vms, doomed, links: readLinks() }),
     qemuFits(search),
     filesDamage([frames, ...switchFilesOf(manifest)], directory, signal),
     ...manifest.vms.map((vm) => damageOf(vm, directory, signal)),
   ]);
   const rebuildable = makesBridges ? (manifest.switches?.bridges ?? []).map(({ name }) => name) : [];
-  const bridges = new Set([...[...ports.values()].map(({ bridge }) => bridge), ...rebuildable]);
+  const bridges = new Set([...[...switchPorts.values()].map(({ bridge }) => bridge), ...rebuildable]);
   const fits: Fit[] = [...qemus, host];
   return {
     damage: [...vmDamage.flat(), ...hostDamage],

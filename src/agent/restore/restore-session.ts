@@ -1,4 +1,5 @@
 import { messageOf, StaghornError } from '../../errors/index.ts';
+import type { DrainSample } from '../../network/drain.ts';
 import type { FrameInFlight } from '../../network/frame-file.ts';
 import type { Logger } from '../../protocol/logger.ts';
 import type { AgentParams, AgentResult } from '../../protocol/rpc.ts';
@@ -71,6 +72,8 @@ export class RestoreSession {
   #frames: readonly FrameInFlight[] = [];
   readonly #warnings: string[] = [];
   #started: readonly StartedVm[] = [];
+  /** How the queues were when VMs that are put back in place had just stopped. */
+  #atRest: DrainSample | null = null;
   #group: VmGroup | undefined;
   #ended: Promise<string> | undefined;
 
@@ -92,6 +95,11 @@ export class RestoreSession {
 
   get #taps(): string[] {
     return this.#parts.manifest.vms.flatMap(({ nics }) => nics.map(({ tap }) => tap));
+  }
+
+  /** What else is plugged into the host's switches: frames in flight may wait there. */
+  get #watched(): number[] {
+    return switchedDevices(this.#parts.surroundings);
   }
 
   get isOpen(): boolean {
@@ -141,15 +149,14 @@ export class RestoreSession {
       if (reset === null) return null;
       await this.#writeIntent('loading');
       this.#started = reset.started;
-      // Neither may work on when the other has failed and QEMUs are ended.
-      const [group, ports] = await Promise.allSettled([
-        reset.run(),
-        restorePorts(manifest, { directory, madeTaps: new Set(), flows: kept.flows, signal }),
-      ]);
-      if (group.status === 'rejected') throw group.reason;
-      if (ports.status === 'rejected') throw ports.reason;
-      this.#warnings.push(...ports.value, ...(await this.#teachSwitches()));
-      return group.value;
+      const warnings: string[] = [];
+      const group = await reset.run(async () => {
+        this.#atRest = this.#requireGroup().ports.look(this.#watched);
+        const switches = { directory, madeTaps: new Set<string>(), flows: kept.flows, signal };
+        warnings.push(...(await restorePorts(manifest, switches)), ...(await this.#teachSwitches()));
+      });
+      this.#warnings.push(...warnings);
+      return group;
     } catch (error) {
       signal.throwIfAborted();
       log.warn(
@@ -158,6 +165,7 @@ export class RestoreSession {
       );
       await this.#group?.close();
       this.#group = undefined;
+      this.#atRest = null;
       return null;
     }
   }
@@ -200,12 +208,18 @@ export class RestoreSession {
    * What was under way on the time line that is given up must not reach a VM: it is waited for and dropped. Then the
    * frames of the snapshot line up.
    */
-  async flush(options: { boundMs: number; quietMs: number }): Promise<AgentResult<'restoreDrain'>> {
+  async flush({
+    alone,
+    ...options
+  }: {
+    boundMs: number;
+    quietMs: number;
+    alone: boolean;
+  }): Promise<AgentResult<'restoreDrain'>> {
     requireState('flush', this.#state);
     const { ports } = this.#requireGroup();
-    // What else is plugged into the host's switches: frames in flight may wait there.
-    const watched = switchedDevices(this.#parts.surroundings);
-    const { waitedMs, discarded } = await ports.flush({ ...options, watched, signal: this.#work.signal });
+    const wish = { ...options, watched: this.#watched, signal: this.#work.signal };
+    const { waitedMs, discarded } = await ports.flush(wish, alone ? this.#atRest : null);
     ports.preload(this.#frames);
     this.#state = 'stopped';
     return { waitedMs, discarded, frames: this.#frames.length };

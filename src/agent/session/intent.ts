@@ -1,4 +1,5 @@
-import { mkdir, open, readdir, readFile, rename, rm } from 'node:fs/promises';
+import { mkdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { z } from 'zod';
 
@@ -83,7 +84,10 @@ export const intent = z.strictObject({
 });
 export type Intent = z.infer<typeof intent>;
 
-/** The intents of a host: one small file for each barrier under way, on a file system that a reboot clears. */
+/**
+ * The intents of a host: one small file for each barrier under way, on a file system that a reboot clears, which is in
+ * memory. They are written by the event loop itself: to hand that to a thread takes longer, and VMs stand meanwhile.
+ */
 export class IntentJournal {
   readonly #directory: string;
 
@@ -92,17 +96,12 @@ export class IntentJournal {
   }
 
   async write(entry: Intent): Promise<void> {
-    await mkdir(this.#directory, { recursive: true, mode: 0o700 });
+    mkdirSync(this.#directory, { recursive: true, mode: 0o700 });
     const path = this.#pathOf(entry.barrier);
     // Written aside and renamed: a reader finds the old intent or the new one. It must survive a killed process,
     // not a power failure, after which there are no VMs to resume: it is not synced.
-    const file = await open(`${path}.new`, 'w', 0o600);
-    try {
-      await file.writeFile(JSON.stringify(z.encode(intent, entry)));
-    } finally {
-      await file.close();
-    }
-    await rename(`${path}.new`, path);
+    writeFileSync(`${path}.new`, JSON.stringify(z.encode(intent, entry)), { mode: 0o600 });
+    renameSync(`${path}.new`, path);
   }
 
   /** Where the frames are that the barrier took out of its taps' rings. */
@@ -112,10 +111,10 @@ export class IntentJournal {
 
   async remove(barrier: string): Promise<void> {
     // Before the intent, which leads to it.
-    await rm(this.leftoversOf(barrier), { force: true });
-    await rm(this.#pathOf(barrier), { force: true });
+    rmSync(this.leftoversOf(barrier), { force: true });
+    rmSync(this.#pathOf(barrier), { force: true });
     // Of a writer that was killed before it could rename.
-    await rm(`${this.#pathOf(barrier)}.new`, { force: true });
+    rmSync(`${this.#pathOf(barrier)}.new`, { force: true });
   }
 
   /** @param onUnreadable told, in words, of each that another version of the agent left and this one cannot read */

@@ -3,10 +3,11 @@ import { readFile } from 'node:fs/promises';
 import type { ApiClient } from '../../cli/client.ts';
 import { operate } from '../../demo/operate.ts';
 import { OwnServer } from '../../demo/server.ts';
-import { labDown, labUp, parseLabFile, type Lab } from '../../lab/index.ts';
+import { labDown, labStatus, labUp, parseLabFile, type Lab } from '../../lab/index.ts';
 import { experiment, snapshot } from '../../protocol/resources.ts';
 import type { BenchOptions } from '../bench.ts';
 import type { RestoreSize } from './measurement.ts';
+import { writeUntouchedRam } from './written-ram.ts';
 
 export interface RestoreLab {
   readonly lab: Lab;
@@ -15,7 +16,7 @@ export interface RestoreLab {
   readonly snapshot: string;
 }
 
-/** One host with one VM and a snapshot of it, behind a server; all gone afterwards. */
+/** One host with one VM, whose RAM is written to, and a snapshot of it, behind a server; all gone afterwards. */
 export async function withRestoreLab<T>(
   size: RestoreSize,
   { signal }: BenchOptions,
@@ -26,6 +27,7 @@ export async function withRestoreLab<T>(
     const server = await OwnServer.start();
     try {
       const { client } = server;
+      await writeUntouchedRam(await pidOf(lab), size.memoryMiB);
       const body: unknown = JSON.parse(await readFile(lab.experimentFile, 'utf8'));
       await client.json('POST', '/v1/experiments', experiment, { body });
       const { id } = await operate(client, `/v1/experiments/${lab.name}/snapshots`, {}, snapshot, signal);
@@ -36,6 +38,12 @@ export async function withRestoreLab<T>(
   } finally {
     await labDown(lab.name);
   }
+}
+
+async function pidOf(lab: Lab): Promise<number> {
+  const [vm] = (await labStatus(lab.name)).vms;
+  if (vm === undefined || vm.pid === null) throw new Error('the VM of the lab does not run');
+  return vm.pid;
 }
 
 function labFile({ memoryMiB }: RestoreSize) {

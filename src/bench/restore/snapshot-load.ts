@@ -8,6 +8,7 @@ import { QmpClient } from '../../qmp/index.ts';
 import type { BenchOptions } from '../bench.ts';
 import { guestArguments, guestImage, waitForBoot, withDirectory } from './guest.ts';
 import type { RestoreMeasurement, RestoreSize } from './measurement.ts';
+import { writeUntouchedRam } from './written-ram.ts';
 
 const commandBoundMs = 120_000;
 const connectPollMs = 20;
@@ -45,6 +46,7 @@ async function measureIn(
   try {
     const qmp = await connect(socket, signal);
     await waitForBoot(serial, signal);
+    await writeUntouchedRam(child.pid!, memoryMiB);
     await hmp(qmp, 'savevm bench');
     const values: number[] = [];
     for (let round = 0; round < rounds; round++) {

@@ -1,9 +1,13 @@
+import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
+import { readOpenFiles } from '../../vmm/disks/open-files.ts';
+import { findQemuProcesses } from '../../vmm/qemu-process.ts';
 import type { BenchOptions } from '../bench.ts';
 import { PrivateLibvirt } from '../private-libvirt.ts';
 import { guestArguments, guestImage, waitForBoot, withDirectory } from './guest.ts';
 import type { RestoreMeasurement, RestoreSize } from './measurement.ts';
+import { writeUntouchedRam } from './written-ram.ts';
 
 const domain = 'bench';
 
@@ -31,6 +35,7 @@ async function measureWith(
   const [serial, saved] = [join(directory, 'serial'), join(directory, 'saved')];
   await libvirt.create(domain, await domainXml(memoryMiB, serial, signal));
   await waitForBoot(serial, signal);
+  await writeUntouchedRam(await pidOf(serial), memoryMiB);
   const values: number[] = [];
   for (let round = 0; round < rounds; round++) {
     await libvirt.virsh('save', domain, saved);
@@ -39,6 +44,15 @@ async function measureWith(
     values.push(performance.now() - startedAtMs);
   }
   return values;
+}
+
+/** libvirtd is in a namespace of its own, and so is the pid that it tells; its QEMU has the serial log open. */
+async function pidOf(serial: string): Promise<number> {
+  const { dev, ino } = await stat(serial, { bigint: true });
+  for (const { pid } of await findQemuProcesses()) {
+    if ((await readOpenFiles(pid)).some(({ identity }) => identity === `${dev}:${ino}`)) return pid;
+  }
+  throw new Error('the QEMU that libvirtd started was not found');
 }
 
 async function domainXml(memoryMiB: number, serial: string, signal: AbortSignal): Promise<string> {

@@ -144,7 +144,9 @@ export class Catalog {
     return row === undefined ? null : (row as { snapshot: string }).snapshot;
   }
 
+  /** One that it is already is not written again: that would wait for the disk at each of many resets. */
   setMoment(experiment: string, snapshot: string): void {
+    if (this.momentOf(experiment) === snapshot) return;
     this.#database
       .prepare('INSERT OR REPLACE INTO moments (experiment, snapshot) VALUES (?, ?)')
       .run(experiment, snapshot);

@@ -18,7 +18,7 @@ import {
   type RemoteProcess,
   type RpcClient,
 } from '../../transport/index.ts';
-import { HostClock, type ClockOffset } from './clock-offset.ts';
+import { exchangesOf, HostClock, type ClockOffset } from './clock-offset.ts';
 
 const helloTimeoutMs = 90_000;
 const clockTimeoutMs = 5_000;
@@ -149,6 +149,12 @@ export class AgentLink {
       if (this.#clock.wasQuick) break;
     }
     return this.#clock.at(this.time.nowNs(), exchangesMax);
+  }
+
+  /** From the exchanges that there were anyhow, if one of them is fresh. */
+  async knownClock(): Promise<ClockOffset> {
+    const nowNs = this.time.nowNs();
+    return this.#clock.isFresh(nowNs) ? this.#clock.at(nowNs) : this.measureClock(exchangesOf(1));
   }
 
   async #exchange(): Promise<void> {

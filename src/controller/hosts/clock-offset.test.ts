@@ -47,6 +47,14 @@ describe('the offset of a clock', () => {
     expect(quick).toEqual([false, false, false, true, false, true]);
   });
 
+  it('is known well enough without a new exchange for 15 s', () => {
+    const clock = new HostClock();
+    expect(clock.isFresh(0n)).toBe(false);
+    clock.add(exchange(0n, 1000n, 2n));
+    expect(clock.isFresh(15_000_000_002n)).toBe(true);
+    expect(clock.isFresh(15_000_000_003n)).toBe(false);
+  });
+
   it('forgets old exchanges', () => {
     const clock = new HostClock();
     clock.add(exchange(0n, 1000n, 2n));

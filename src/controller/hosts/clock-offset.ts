@@ -72,9 +72,17 @@ export function exchangesOf(hostCount: number): number {
   return Math.min(5, Math.max(1, Math.floor(1000 / hostCount)));
 }
 
+/** An exchange that is older tells little of how long a message takes. */
+const freshNs = 15_000_000_000;
+
 /** The newest exchanges with one host. */
 export class HostClock {
   readonly #exchanges: ClockExchange[] = [];
+
+  isFresh(nowNs: bigint): boolean {
+    const last = this.#exchanges.at(-1);
+    return last !== undefined && nowNs - last.receivedAtNs <= freshNs;
+  }
 
   add(exchange: ClockExchange): void {
     this.#exchanges.push(exchange);

@@ -104,7 +104,7 @@ export class RestoreBarrier extends AgentBarrier {
     // Now that every VM of the other time line has ended, on all hosts.
     restoreDrain: async (host: BarrierHost, signal: AbortSignal) => {
       const boundMs = this.#options.whole ? flushBoundMs : flushBoundBesideOthersMs;
-      const params = { barrier: this.id, boundMs, quietMs: flushQuietMs };
+      const params = { barrier: this.id, boundMs, quietMs: flushQuietMs, alone: this.hosts.size === 1 };
       this.flushed.set(host.name, await this.ask(host, 'restoreDrain', params, signal));
     },
     resume: (host: BarrierHost, signal: AbortSignal) => this.resume(host, signal),

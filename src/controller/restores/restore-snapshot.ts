@@ -32,7 +32,8 @@ export async function restoreSnapshot(
     const known = experiments.get(experiment).hosts.map(({ name }) => name);
     const plan = planRestore(stored, input, known);
     context.report({ step: 'connect', message: 'connecting to the hosts' });
-    const hosts = await experiments.connect(experiment, new Set(plan.parts.map(({ to }) => to)));
+    const places = new Set(plan.parts.map(({ to }) => to));
+    const hosts = await experiments.connect(experiment, places, places.size === 1 ? 'known' : 'measured');
     await moveParts(experiments, snapshot, plan, hosts, context);
     barrier = makeBarrier(stored, plan, hosts, input, context);
     if (input.dryRun) {

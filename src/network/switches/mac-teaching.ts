@@ -38,6 +38,7 @@ export async function teachMacTable(
     client.run(`fdb/${name}`, [bridge, ...args.map(String)], { signal });
   try {
     const { missing, surplus } = compareMacTable(lessons, parseMacTable(await command('show')));
+    if (missing.length === 0 && surplus.length === 0) return [];
     const learnt = oldestFirst(missing.filter(({ ageS }) => ageS !== null));
     const anchors = anchorsOf(learnt);
     try {
