@@ -97,6 +97,8 @@ export class Experiment {
   async restore({ directory, stops }: Snapshot): Promise<void> {
     await this.#eachHost((host) => host.call('abandon', null));
     await this.#killEndpoints();
+    // What is given up and waits where nobody watches cannot be told from what is to come (docs/fidelity.md).
+    await this.#network.wireIsEmpty();
     await this.#eachHost((host, place) =>
       host.call('plug', { devices: this.#stationsOf(place).map(({ device }) => device) }),
     );

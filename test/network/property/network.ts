@@ -81,6 +81,11 @@ export class CaseNetwork {
     }
   }
 
+  /** Until nothing is on a wire that has a delay. */
+  async wireIsEmpty(): Promise<void> {
+    await this.#delayLine?.isEmpty();
+  }
+
   /** Frames that the network has dropped so far: on their way into its switches and out of them, and in queues. */
   async drops(): Promise<number> {
     const counts = [this.#wire, ...this.namespaces].map(async (namespace) => {
@@ -112,7 +117,8 @@ export class CaseNetwork {
         await this.#inside(name, ['sysctl', '-qw', `net.ipv6.conf.${key}.disable_ipv6=1`]);
     }
     const { delaysMs } = this.#topology;
-    if (delaysMs === null) await this.#onTheWire(`link add wire mtu ${underlayMtu} up type bridge mcast_snooping 0`);
+    if (delaysMs === null)
+      await this.#onTheWire(`link add wire mtu ${underlayMtu} up type bridge mcast_snooping 0`);
     for (const [host, namespace] of this.namespaces.entries()) {
       const peer = `peer name underlay mtu ${underlayMtu} netns ${namespace}`;
       await this.#onTheWire(`link add h${host} mtu ${underlayMtu} type veth ${peer}`);
@@ -174,7 +180,7 @@ export class CaseNetwork {
     const { shape, device, mtu } = station;
     if (shape === null) return;
     const rate = `${Math.ceil(Math.max(load * shape.headroom, 100_000))}bit`;
-    const burst = String(2 * mtu + 100);
+    const burst = String(mtu + 100);
     const tc = (words: string) => this.#inside(this.namespaceOf(station), ['tc', ...words.split(' ')]);
     if (shape.kind === 'tbf') {
       await tc(`qdisc replace dev ${device} root tbf rate ${rate} burst ${burst} limit ${shapeQueueBytes}`);

@@ -40,7 +40,11 @@ export function carries({ plug }: Station, vlan: Vlan): boolean {
   return plug === 'trunk' || plug.access === vlan;
 }
 
-function drawStation(random: Random, place: number, topology: Omit<Topology, 'stations' | 'delaysMs'>): Station {
+function drawStation(
+  random: Random,
+  place: number,
+  topology: Omit<Topology, 'stations' | 'delaysMs'>,
+): Station {
   return {
     name: `s${place}`,
     // Every host has a station, and every network has two.
@@ -59,9 +63,9 @@ function drawStation(random: Random, place: number, topology: Omit<Topology, 'st
   };
 }
 
-/** Not too short for frames to be on the wire at every cut. */
+/** Longer than it takes from a cut to the saving of what has come: a drain that is left out shows. */
 export function drawDelaysMs(random: Random, hosts: number): number[] | null {
-  return hosts > 1 && random.chance(0.6) ? random.times(hosts, () => random.integer(5, 30)) : null;
+  return hosts > 1 && random.chance(0.6) ? random.times(hosts, () => random.integer(40, 150)) : null;
 }
 
 export function drawTopology(random: Random): Omit<Topology, 'delaysMs'> {
