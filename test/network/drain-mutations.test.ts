@@ -7,11 +7,11 @@ import { playCase } from './property/run.ts';
 
 const tracker = 'src/network/drain-tracker.ts';
 /** What a drain that ends too early misses is gone when the endpoints are started from disk. */
-const steps = Array.from({ length: 2 }, () => ({ kind: 'start again', afterMs: 150, pauseMs: 0 }) as const);
+const steps = Array.from({ length: 2 }, () => ({ kind: 'start again', afterMs: 300, pauseMs: 0 }) as const);
 /** Longer than a busy machine takes from a cut to the saving of what has come. */
 const delayMs = 500;
 /** Of the rate that comes to a tap: its queue grows as long as time runs. */
-const slowTap = 0.5;
+const slowTap = 0.4;
 
 interface DrainMutation extends Mutation {
   /** A case in which frames are in flight where the mistake leaves them. */
@@ -53,7 +53,7 @@ const mutations: readonly DrainMutation[] = [
     file: tracker,
     text: 'this.#waiting = waiting.length > 0;',
     instead: 'this.#waiting = false;',
-    drawn: withSlowTaps(52),
+    drawn: withSlowTaps(29),
   },
 ];
 
@@ -64,9 +64,13 @@ describe('the judge of random networks finds it when', { timeout: 120_000 }, () 
   it.each(mutations)('$mistake', async ({ drawn, ...mutation }) => {
     const program = await HostProgram.compile(mutation);
     try {
-      const { verdict } = await playCase(drawn, program.path, cleanup);
-      process.stdout.write(`M ${verdict.problems.join('; ')}\n`);
-      expect(verdict.lost, describeCase(drawn)).toBeGreaterThan(0);
+      const found = await playCase(drawn, program.path, cleanup).then(
+        ({ verdict }) => verdict.problems.join('; '),
+        String,
+      );
+      process.stdout.write(`M ${found}\n`);
+      // By those who receive; or by the agent itself, where a frame came between two looks at the counters.
+      expect(found, describeCase(drawn)).toMatch(/ \d+ lost of | frames were diverted, but /);
     } finally {
       program.remove();
     }

@@ -47,7 +47,7 @@ export class Switch {
   }
 
   /**
-   * How often it has noted that it could not send (it does not note each time). All ports share one packet socket;
+   * How often it has noted that it could not send, at least once for each frame. All ports share one packet socket;
    * once the frames that wait in the queueing discipline of one tap fill its buffer, frames for all are dropped
    * (netdev_linux_sock_batch_send in lib/netdev-linux.c).
    */
@@ -82,6 +82,8 @@ export class Switch {
     const system = ['--disable-system', '--disable-system-route'];
     const daemon = this.#spawn('ovs-vswitchd', [database, ...system, '--pidfile', log, ...quiet]);
     await this.#exists(`ovs-vswitchd.${daemon.pid}.ctl`);
+    // Else it notes a few errors of sending a minute.
+    await this.tell('vlog/disable-rate-limit', 'netdev_linux');
   }
 
   /**
