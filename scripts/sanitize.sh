@@ -4,7 +4,7 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 command -v patchelf >/dev/null || { echo 'sanitize: apt-get install patchelf' >&2; exit 1; }
-[ $# -gt 0 ] || set -- src/native src/network src/store test/native test/network test/archive test/agent test/vmm test/disks
+[ $# -gt 0 ] || set -- src/native src/network src/store test/native test/network test/archive test/agent test/vmm
 
 copy=$(mktemp -d "${TMPDIR:-/tmp}/staghorn-sanitized-XXXXXX")
 trap 'rm -rf "$copy"' EXIT
