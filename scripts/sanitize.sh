@@ -13,7 +13,7 @@ ln -s "$PWD/node_modules" "$copy/node_modules"
 cd "$copy"
 flags='-fsanitize=address,undefined -fno-omit-frame-pointer -g'
 # The addon alone: none of the tests by default starts an agent from its bundle.
-CXXFLAGS=$flags LDFLAGS=$flags npx --no-install node-gyp rebuild --loglevel=error
+JOBS=max CXXFLAGS=$flags LDFLAGS=$flags npx --no-install node-gyp rebuild --loglevel=error
 
 # The sanitizer has to be the first library of the process. LD_PRELOAD would put it into QEMU and Open vSwitch too.
 mkdir bin-sanitized
