@@ -1,6 +1,8 @@
 # The controller: REST API, catalog, SSH to the hosts. The agents it deploys run on the hosts, not in here.
 FROM node:20.19-bookworm AS build
-RUN apt-get update && apt-get install -y --no-install-recommends g++ make python3 && rm -rf /var/lib/apt/lists/*
+RUN apt-get update && apt-get install -y --no-install-recommends g++ make python3 libzstd-dev && rm -rf /var/lib/apt/lists/*
+# The image has Node's headers: node-gyp need not fetch them.
+ENV npm_config_nodedir=/usr/local
 WORKDIR /staghorn
 COPY package.json package-lock.json .npmrc ./
 RUN npm ci

@@ -1,9 +1,15 @@
 import { describe, expect, it } from 'vitest';
 
-import { withMutant, type Mutation } from './mutant.ts';
+import type { Rule } from '../../src/simulation/index.ts';
+import type { Mutation } from '../mutation.ts';
+import { withMutant } from './mutant.ts';
+
+interface ProtocolMutation extends Mutation {
+  readonly breaks: Rule;
+}
 
 const controller = 'src/controller';
-const mutations: readonly Mutation[] = [
+const mutations: readonly ProtocolMutation[] = [
   {
     mistake: 'hosts are cut although one could not be armed',
     file: `${controller}/barrier/run.ts`,

@@ -1,7 +1,7 @@
 import { describeFlow, drawFlows } from './flows.ts';
 import type { DrawnFlow } from './flows.ts';
 import { Random } from './random.ts';
-import { describeTopology, drawTopology } from './topology.ts';
+import { describeTopology, drawDelaysMs, drawTopology } from './topology.ts';
 import type { Topology } from './topology.ts';
 
 /**
@@ -33,9 +33,10 @@ function drawStep(random: Random, place: number): Step {
 
 export function drawCase(seed: number): Case {
   const random = new Random(seed);
-  const topology = drawTopology(random);
-  const flows = drawFlows(random, topology);
+  const plan = drawTopology(random);
+  const flows = drawFlows(random, plan);
   const steps = random.times(random.integer(4, 9), (place) => drawStep(random, place));
+  const topology = { ...plan, delaysMs: drawDelaysMs(random, plan.hosts) };
   return { seed, topology, flows, steps };
 }
 

@@ -36,6 +36,8 @@ export class Experiment {
   #generators: readonly Generator[] = [];
   #snapshots = 0;
   #barriers = 0;
+  /** Between the end of one time line and the beginning of the next. */
+  #dropsBetween = 0;
 
   constructor(options: {
     drawn: Case;
@@ -96,15 +98,24 @@ export class Experiment {
   /** Whatever runs or stands still is killed, and the snapshot is started from disk. */
   async restore({ directory, stops }: Snapshot): Promise<void> {
     await this.#eachHost((host) => host.call('abandon', null));
+    const before = await this.#network.drops();
     await this.#killEndpoints();
+    // What is given up and waits where nobody watches cannot be told from what is to come (docs/fidelity.md).
+    await this.#network.wireIsEmpty();
     await this.#eachHost((host, place) =>
       host.call('plug', { devices: this.#stationsOf(place).map(({ device }) => device) }),
     );
     await this.#startEndpoints(directory);
     await this.#arm(true);
     await this.#eachHost((host, place) => host.call('flush', { directory: join(directory, String(place)) }));
+    this.#dropsBetween += (await this.#network.drops()) - before;
     const shiftNs = monotonicNs() + aheadNs - firstOf(stops);
     await this.#resume(stops.map(({ vm, atNs }) => ({ vm, atNs: atNs + shiftNs })));
+  }
+
+  /** What the network has dropped while time ran: a frame that is dropped in a restore should have been kept, or is given up. */
+  async drops(): Promise<number> {
+    return (await this.#network.drops()) - this.#dropsBetween;
   }
 
   async mute(): Promise<void> {

@@ -3,6 +3,8 @@ import type { Random } from './random.ts';
 import { carries, vlans } from './topology.ts';
 import type { Station, Topology, Vlan } from './topology.ts';
 
+type Plan = Pick<Topology, 'stations'>;
+
 const etherTypes = [0x88b6, 0x88b6, 0x88b5, 0x9999, 0x8137, 0x22f0, 0x0060];
 const groups = ['ff:ff:ff:ff:ff:ff', '01:00:5e:01:02:03', '33:33:00:00:00:05'];
 const ethernetHeaderBytes = 14;
@@ -22,14 +24,14 @@ interface Place {
   readonly peers: readonly Station[];
 }
 
-function domainOf(station: Station, vlan: Vlan, { stations }: Topology): readonly Station[] {
+function domainOf(station: Station, vlan: Vlan, { stations }: Plan): readonly Station[] {
   return stations.filter(
     (other) => other !== station && other.network === station.network && carries(other, vlan),
   );
 }
 
 /** Where the station may send: every VLAN in which it is not alone. */
-function placesOf(station: Station, topology: Topology): Place[] {
+function placesOf(station: Station, topology: Plan): Place[] {
   return vlans
     .filter((vlan) => carries(station, vlan))
     .map((vlan) => ({ station, vlan, peers: domainOf(station, vlan, topology) }))
@@ -72,7 +74,7 @@ function drawFlow(random: Random, id: number, place: Place): DrawnFlow {
 }
 
 /** Flows by the name of their sender. */
-export function drawFlows(random: Random, topology: Topology): ReadonlyMap<string, readonly DrawnFlow[]> {
+export function drawFlows(random: Random, topology: Plan): ReadonlyMap<string, readonly DrawnFlow[]> {
   let id = 0;
   return new Map(
     topology.stations.map((station) => {

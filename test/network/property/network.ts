@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { promisify } from 'node:util';
+import { DelayLine } from './delay-line.ts';
 import type { DrawnFlow } from './flows.ts';
 import { Switch } from './switch.ts';
 import type { Station, Topology } from './topology.ts';
@@ -43,12 +44,13 @@ function stationCommands({ device, network, plug, shape }: Station): string[][] 
   return [add, ['set', 'port', device, `qos=${id}`], [`--id=${id}`, 'create', 'qos', 'type=linux-noop']];
 }
 
-/** The hosts of a case: namespaces with an Open vSwitch each, joined by tunnels over a bridge in one more namespace. */
+/** The hosts of a case: namespaces with an Open vSwitch each, joined by tunnels over a wire in one more namespace. */
 export class CaseNetwork {
   readonly namespaces: readonly string[];
   readonly #topology: Topology;
   readonly #wire: string;
   readonly #switches = new Map<number, Switch>();
+  #delayLine: DelayLine | undefined;
 
   /** Nothing is made yet. */
   constructor(topology: Topology) {
@@ -60,7 +62,7 @@ export class CaseNetwork {
 
   /** @param loads what is sent to each station, in bits a second */
   async build(loads: ReadonlyMap<string, number>, directory: string): Promise<void> {
-    await this.#wireHosts();
+    await this.#wireHosts(directory);
     await Promise.all(this.namespaces.map((_, host) => this.#buildHost(host, loads, directory)));
   }
 
@@ -79,9 +81,14 @@ export class CaseNetwork {
     }
   }
 
+  /** Until nothing is on a wire that has a delay. */
+  async wireIsEmpty(): Promise<void> {
+    await this.#delayLine?.isEmpty();
+  }
+
   /** Frames that the network has dropped so far: on their way into its switches and out of them, and in queues. */
   async drops(): Promise<number> {
-    const counts = this.namespaces.map(async (namespace) => {
+    const counts = [this.#wire, ...this.namespaces].map(async (namespace) => {
       const sockets = await this.#inside(namespace, ['ss', '-0', '-n', '-m']);
       const queues = await this.#inside(namespace, ['tc', '-s', 'qdisc', 'show']);
       const found = [...sockets.matchAll(/,d(\d+)\)/g), ...queues.matchAll(/\(dropped (\d+)/g)];
@@ -93,6 +100,7 @@ export class CaseNetwork {
 
   async destroy(): Promise<void> {
     for (const made of this.#switches.values()) await made.stop();
+    await this.#delayLine?.stop();
     const existing = (await run('ip', ['netns', 'list'])).stdout
       .split('\n')
       .map((line) => line.split(' ')[0]);
@@ -101,22 +109,29 @@ export class CaseNetwork {
     }
   }
 
-  async #wireHosts(): Promise<void> {
+  async #wireHosts(directory: string): Promise<void> {
     for (const name of [this.#wire, ...this.namespaces]) {
       await run('ip', ['netns', 'add', name]);
       // Devices must be silent by themselves: no router solicitations, no multicast reports.
       for (const key of ['all', 'default'])
         await this.#inside(name, ['sysctl', '-qw', `net.ipv6.conf.${key}.disable_ipv6=1`]);
     }
-    const wire = (words: string) => run('ip', ['-n', this.#wire, ...words.split(' ')]);
-    await wire(`link add wire mtu ${underlayMtu} type bridge mcast_snooping 0`);
-    await wire('link set wire up');
+    const { delaysMs } = this.#topology;
+    if (delaysMs === null)
+      await this.#onTheWire(`link add wire mtu ${underlayMtu} up type bridge mcast_snooping 0`);
     for (const [host, namespace] of this.namespaces.entries()) {
       const peer = `peer name underlay mtu ${underlayMtu} netns ${namespace}`;
-      await wire(`link add h${host} mtu ${underlayMtu} type veth ${peer}`);
-      await wire(`link set h${host} master wire up`);
+      await this.#onTheWire(`link add h${host} mtu ${underlayMtu} type veth ${peer}`);
+      await this.#onTheWire(`link set h${host} ${delaysMs === null ? 'master wire ' : ''}up`);
       await this.#ip(host, 'link set underlay up');
     }
+    if (delaysMs === null) return;
+    const devices = this.namespaces.map((_, host) => `h${host}`);
+    this.#delayLine = await DelayLine.start({ namespace: this.#wire, devices, delaysMs, directory });
+  }
+
+  async #onTheWire(words: string): Promise<void> {
+    await run('ip', ['-n', this.#wire, ...words.split(' ')]);
   }
 
   async #buildHost(host: number, loads: ReadonlyMap<string, number>, directory: string): Promise<void> {
@@ -165,7 +180,7 @@ export class CaseNetwork {
     const { shape, device, mtu } = station;
     if (shape === null) return;
     const rate = `${Math.ceil(Math.max(load * shape.headroom, 100_000))}bit`;
-    const burst = String(2 * mtu + 100);
+    const burst = String(mtu + 100);
     const tc = (words: string) => this.#inside(this.namespaceOf(station), ['tc', ...words.split(' ')]);
     if (shape.kind === 'tbf') {
       await tc(`qdisc replace dev ${device} root tbf rate ${rate} burst ${burst} limit ${shapeQueueBytes}`);

@@ -9,6 +9,8 @@ import { promisify } from 'node:util';
 
 const run = promisify(execFile);
 const schema = '/usr/share/openvswitch/vswitch.ovsschema';
+/** NETDEV_MAX_BURST of lib/dp-packet.h. */
+const largestBatch = 32;
 const quiet = ['--no-chdir', '-vconsole:off', '-vsyslog:off'];
 
 /** A real Open vSwitch of its own in a network namespace: database and daemon, userspace datapath. */
@@ -47,14 +49,13 @@ export class Switch {
   }
 
   /**
-   * How often it has noted that it could not send (it does not note each time). All ports share one packet socket;
+   * How many frames it may have failed to send: it notes that once for a batch. All ports share one packet socket;
    * once the frames that wait in the queueing discipline of one tap fill its buffer, frames for all are dropped
    * (netdev_linux_sock_batch_send in lib/netdev-linux.c).
    */
   async sendErrors(): Promise<number> {
-    return (
-      (await readFile(this.#path('vswitchd.log'), 'utf8')).split('error sending Ethernet packet').length - 1
-    );
+    const log = await readFile(this.#path('vswitchd.log'), 'utf8');
+    return (log.split('error sending Ethernet packet').length - 1) * largestBatch;
   }
 
   async stop(): Promise<void> {
@@ -82,6 +83,8 @@ export class Switch {
     const system = ['--disable-system', '--disable-system-route'];
     const daemon = this.#spawn('ovs-vswitchd', [database, ...system, '--pidfile', log, ...quiet]);
     await this.#exists(`ovs-vswitchd.${daemon.pid}.ctl`);
+    // Else it notes a few errors of sending a minute.
+    await this.tell('vlog/disable-rate-limit', 'netdev_linux');
   }
 
   /**

@@ -31,6 +31,8 @@ export interface Topology {
   readonly networks: number;
   readonly tunnel: 'vxlan' | 'geneve' | 'gre';
   readonly stations: readonly Station[];
+  /** For how long frames are under way to each host; null: for no time, by a bridge. */
+  readonly delaysMs: readonly number[] | null;
 }
 
 /** Whether frames of a VLAN pass a station's port. */
@@ -38,7 +40,11 @@ export function carries({ plug }: Station, vlan: Vlan): boolean {
   return plug === 'trunk' || plug.access === vlan;
 }
 
-function drawStation(random: Random, place: number, topology: Omit<Topology, 'stations'>): Station {
+function drawStation(
+  random: Random,
+  place: number,
+  topology: Omit<Topology, 'stations' | 'delaysMs'>,
+): Station {
   return {
     name: `s${place}`,
     // Every host has a station, and every network has two.
@@ -57,7 +63,12 @@ function drawStation(random: Random, place: number, topology: Omit<Topology, 'st
   };
 }
 
-export function drawTopology(random: Random): Topology {
+/** Longer than it takes from a cut to the saving of what has come: a drain that is left out shows. */
+export function drawDelaysMs(random: Random, hosts: number): number[] | null {
+  return hosts > 1 && random.chance(0.6) ? random.times(hosts, () => random.integer(40, 150)) : null;
+}
+
+export function drawTopology(random: Random): Omit<Topology, 'delaysMs'> {
   const hosts = random.integer(1, 4);
   const networks = random.pick([1, 1, 2]);
   const tunnel = random.pick(['vxlan', 'geneve', 'gre'] as const);
@@ -70,12 +81,13 @@ function describePlug(plug: Plug): string {
   return plug === 'trunk' ? plug : `access ${plug.access}`;
 }
 
-export function describeTopology({ hosts, networks, tunnel, stations }: Topology): string[] {
+export function describeTopology({ hosts, networks, tunnel, stations, delaysMs }: Topology): string[] {
   const lines = stations.map(({ name, host, network, plug, mtu, vnetHeaderBytes, shape }) => {
     const parts = [`host ${host}`, `network ${network}`, describePlug(plug), `MTU ${mtu}`];
     if (vnetHeaderBytes > 0) parts.push('vnet_hdr');
     if (shape !== null) parts.push(`${shape.kind} with ${shape.headroom.toFixed(2)} of the rate`);
     return `  ${name}: ${parts.join(', ')}`;
   });
-  return [`${hosts} hosts, ${networks} networks, ${tunnel}`, ...lines];
+  const wire = delaysMs === null ? '' : `, ${delaysMs.join(', ')} ms away`;
+  return [`${hosts} hosts${wire}, ${networks} networks, ${tunnel}`, ...lines];
 }
