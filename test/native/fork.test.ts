@@ -204,7 +204,9 @@ describe('a fork that cannot be', () => {
     );
     const ram = await qemu.block('ram');
     expect(ram.private).toBe(false);
-    expect(forkObstacle(qemu.pid, { main: ram, backends: [], others: [], codeBuffer: null })).toMatch(/shared/);
+    expect(forkObstacle(qemu.pid, { main: ram, backends: [], others: [], codeBuffer: null })).toMatch(
+      /shared/,
+    );
     await expect(forkMemory({ pid: qemu.pid, regions: [ram], timeoutMs })).rejects.toMatchObject({
       code: 'EINVAL',
     });
@@ -230,6 +232,8 @@ describe('a fork that cannot be', () => {
     const main = await qemu.block('pc.ram');
     expect(forkObstacle(qemu.pid, { main, backends: [], others: [], codeBuffer: null })).toBeNull();
     const huge = { ...main, hugePages: true };
-    expect(forkObstacle(qemu.pid, { main: huge, backends: [], others: [], codeBuffer: null })).toMatch(/hugetlbfs/);
+    expect(forkObstacle(qemu.pid, { main: huge, backends: [], others: [], codeBuffer: null })).toMatch(
+      /hugetlbfs/,
+    );
   });
 });

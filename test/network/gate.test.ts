@@ -96,9 +96,7 @@ describe('a gate in taps', () => {
     const report = await gate.replay({ ports: [at(tap.ifindex, 0, resume, resume - stopped)] });
     expect(await reader.have(10)).toEqual(numbers(0, 10));
     reader.stop();
-    expect(report.ports).toEqual([
-      { slot: 0, delivered: 10, preloaded: 0, undeliverable: 0, missing: 0, lastErrno: 0 },
-    ]);
+    expect(report.ports).toMatchObject([{ delivered: 10, preloaded: 0, undeliverable: 0, missing: 0 }]);
     expect(report.latenessNs).toMatchObject({ count: 10 });
     expect(report.latenessNs.median).toBeGreaterThanOrEqual(0);
     const errorsMs = reader.frames

@@ -49,7 +49,11 @@ export async function checkRestore(
   around.catch(() => undefined);
   const running = await findRunning(manifest);
   const search = { manifest, directory, makesBridges: !params.moved, doomed: running, probes: tools.probes };
-  const { damage, misfits, warnings: remarks } = await findObstacles({
+  const {
+    damage,
+    misfits,
+    warnings: remarks,
+  } = await findObstacles({
     ...search,
     ...{ surroundings: around, signal },
   });
