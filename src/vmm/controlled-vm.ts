@@ -1,4 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
+import type { HeldVm } from '../native/barrier.ts';
 import { monotonicNs, realtimeMinusMonotonicNs } from '../native/clock.ts';
 import { closeDescriptor, duplicateDescriptor } from '../native/descriptors.ts';
 import type { NativePause, PausedThreads } from '../native/paused-threads.ts';
@@ -15,6 +16,7 @@ import { forgottenVlans } from './rx-filter.ts';
 import type { SaveTarget } from './save/keeper.ts';
 import { saveMethods, type KeptRam, type RamKeeper } from './save-methods.ts';
 import { readTapDescriptors } from './tap-descriptors.ts';
+import { readVcpuThreads, wantedNs } from './vcpu-load.ts';
 
 /** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
 const runStateTimeoutMs = 4_000;
@@ -30,8 +32,14 @@ export interface ControlledTap {
 /** A command whose bytes another thread writes, and the instant at which QEMU said it was done. */
 export interface RunStateChange {
   readonly bytes: Buffer;
+  /** How many of them may be written ahead. */
+  readonly headBytes: number;
   /** What is to be let go with it. */
   readonly letsGo: NativePause | null;
+  /** Threads that stand still when it comes. */
+  readonly held: HeldVm | null;
+  /** Leaves the QMP connection alone until the returned function is called; null: nobody else has it. */
+  readonly leaveAlone: (() => () => void) | null;
   /** CLOCK_MONOTONIC at which the vCPUs had stopped, or ran again. */
   readonly happened: Promise<bigint>;
 }
@@ -43,6 +51,12 @@ export interface StoppedVm {
   readonly ram: KeptRam;
 }
 
+/** How a change of the run state is carried out. */
+export interface Treatment {
+  /** vCPUs stand still while the main thread works (docs/decisions/0029). */
+  readonly holdsVcpus: boolean;
+}
+
 interface Parts {
   readonly process: QemuProcess;
   readonly vm: Vm;
@@ -51,6 +65,7 @@ interface Parts {
   readonly layout: RamLayout;
   readonly disks: VmDisks;
   readonly resumes: boolean;
+  readonly vcpuThreads: readonly number[];
 }
 
 /**
@@ -66,6 +81,7 @@ export class ControlledVm {
   readonly disks: VmDisks;
   /** Whether it runs outside the barrier: one that its owner had paused is neither stopped nor resumed by us. */
   readonly resumes: boolean;
+  readonly #vcpuThreads: readonly number[];
   #state: DeviceStateFile | undefined;
   #keeper: RamKeeper | undefined;
   #held: PausedThreads | undefined;
@@ -78,6 +94,7 @@ export class ControlledVm {
     this.layout = parts.layout;
     this.disks = parts.disks;
     this.resumes = parts.resumes;
+    this.#vcpuThreads = parts.vcpuThreads;
   }
 
   /** @throws StaghornError 'vm-unfit', 'vm-failed' */
@@ -102,7 +119,10 @@ export class ControlledVm {
   ): Promise<ControlledVm> {
     let taps: ControlledTap[] = [];
     try {
-      const { vm, layout, disks } = await describeVm(process, qmp, path, surroundings);
+      const [{ vm, layout, disks }, vcpuThreads] = await Promise.all([
+        describeVm(process, qmp, path, surroundings),
+        readVcpuThreads(qmp),
+      ]);
       if (layout.status === 'rejected') throw layout.reason;
       taps = await openTaps(process.pid, vm);
       return new ControlledVm({
@@ -113,6 +133,7 @@ export class ControlledVm {
         layout: layout.value,
         disks: new VmDisks(process, qmp, disks),
         resumes: resumes || vm.status === 'running',
+        vcpuThreads,
       });
     } catch (error) {
       closeTaps(taps);
@@ -144,6 +165,7 @@ export class ControlledVm {
         layout,
         disks: new VmDisks(process, qmp, []),
         resumes,
+        vcpuThreads: [],
       });
     } catch (error) {
       await qmp.close();
@@ -185,13 +207,18 @@ export class ControlledVm {
     }
   }
 
-  prepareStop(): RunStateChange {
-    return this.#prepare('stop', 'STOP', runStateTimeoutMs);
+  /** For how long its vCPUs have run or waited for a processor. */
+  wantedNs(): bigint {
+    return wantedNs(this.process.pid, this.#vcpuThreads);
+  }
+
+  prepareStop(treatment: Treatment): RunStateChange {
+    return this.#prepare('stop', 'STOP', treatment, runStateTimeoutMs);
   }
 
   /** @param timeoutMs how long it may take until the VM runs */
-  prepareResume(timeoutMs = runStateTimeoutMs): RunStateChange {
-    return this.#prepare('cont', 'RESUME', timeoutMs);
+  prepareResume(treatment: Treatment, timeoutMs = runStateTimeoutMs): RunStateChange {
+    return this.#prepare('cont', 'RESUME', treatment, timeoutMs);
   }
 
   /** Keeps disks, devices and RAM of the VM, which must be stopped. */
@@ -231,13 +258,21 @@ export class ControlledVm {
     await this.qmp.close();
   }
 
-  #prepare(command: 'stop' | 'cont', eventName: 'STOP' | 'RESUME', timeoutMs: number): RunStateChange {
+  #prepare(
+    command: 'stop' | 'cont',
+    eventName: 'STOP' | 'RESUME',
+    { holdsVcpus }: Treatment,
+    timeoutMs: number,
+  ): RunStateChange {
     // First what throws if the connection is gone. The event is awaited before the command is written.
     const prepared = this.qmp.prepare(command);
     const event = this.qmp.waitEvent(eventName, { timeoutMs });
     return {
       bytes: prepared.bytes,
+      headBytes: prepared.bytes.length - 1,
       letsGo: this.#held?.native ?? null,
+      held: { mainThread: this.process.pid, vcpuThreads: holdsVcpus ? this.#vcpuThreads : [] },
+      leaveAlone: () => this.qmp.leaveAlone(),
       happened: this.#instantOf(command, prepared, event),
     };
   }

@@ -16,14 +16,13 @@ const idleLimitsMs: Readonly<Record<number, number>> = { 4: 0.3, 10: 0.8, 14: 1 
 const busyLimit = { vms: 14, medianMs: 2, p95Ms: 10 };
 const spreadLimit = { vms: 10, medianMs: 0.5 };
 
-/** What Staghorn does: of the treatments of vCPUs the one with the tightest window (docs/decisions/0022). */
-const staghorn = barrier('barrier', []);
+/** What Staghorn does: of the treatments of QEMU's threads the one with the tightest window (docs/decisions/0029). */
+const staghorn = barrier('barrier', { stop: 'main thread', resume: 'main thread', quiet: true });
 const ways: readonly Way[] = [
   serialQmp,
   parallelQmp,
   staghorn,
-  barrier('barrier, vCPUs held at the resume', ['resume']),
-  barrier('barrier, vCPUs held at both', ['stop', 'resume']),
+  barrier('barrier, nobody held', { stop: 'nothing', resume: 'nothing', quiet: true }),
 ];
 
 interface Measured {

@@ -32,47 +32,71 @@ export const parallelQmp: Way = {
   resume: (vms) => Promise.all(vms.map((vm) => command(vm, 'cont', 'RESUME'))),
 };
 
-/** When vCPUs are held while main threads work. */
-export type HeldAt = readonly ('stop' | 'resume')[];
+/** Which threads of each VM stand still when its command comes. */
+export type Held = 'nothing' | 'main thread' | 'main thread and vCPUs';
+
+export interface Treatment {
+  readonly stop: Held;
+  readonly resume: Held;
+  /** What QEMUs say is read once all have stopped, or resumed. */
+  readonly quiet: boolean;
+  readonly ahead?: boolean;
+  readonly hurry?: boolean;
+}
 
 /** As Staghorn's agent does (src/agent/session/vm-group.ts). */
-export function barrier(name: string, heldAt: HeldAt): Way {
-  const heldOf = (vms: readonly FleetVm[], at: HeldAt[number]) =>
-    heldAt.includes(at) ? vms.map(heldVm) : [];
+export function barrier(name: string, { stop, resume, quiet, hurry = true, ahead = true }: Treatment): Way {
+  const answerBoundNs = quiet ? 20_000_000 : 0;
+  const undisturbed = async (
+    vms: readonly FleetVm[],
+    happened: readonly Promise<bigint>[],
+    job: () => Promise<unknown>,
+  ) => {
+    const calm = hurry ? hurryEventLoop() : () => undefined;
+    const read = quiet ? vms.map(({ qmp }) => qmp.leaveAlone()) : [];
+    try {
+      await job();
+      for (const again of read) again();
+      return await Promise.all(happened);
+    } finally {
+      calm();
+    }
+  };
   return {
     name,
-    stop: async (vms) => {
-      const calm = hurryEventLoop();
-      try {
-        const writes = vms.map((vm) => prepared(vm, 'stop', 'STOP'));
-        await runCut({
-          ...{ atNs: monotonicNs() + leadNs, spinNs, modeWords: [], taps: [], ringBoundNs: 0, journal: null },
-          ...{ writes, held: heldOf(vms, 'stop') },
-        });
-        return await Promise.all(writes.map(({ happened }) => happened));
-      } finally {
-        calm();
-      }
+    stop: (vms) => {
+      const writes = vms.map((vm) => ({
+        ...prepared(vm, 'stop', 'STOP', ahead),
+        held: heldOf(vm, stop),
+      }));
+      const rings = { modeWords: [], taps: [], ringBoundNs: 0, journal: null };
+      return undisturbed(
+        vms,
+        writes.map(({ happened }) => happened),
+        () => runCut({ atNs: monotonicNs() + leadNs, spinNs, writes, answerBoundNs, ...rings }),
+      );
     },
-    resume: async (vms, stops) => {
-      const calm = hurryEventLoop();
-      try {
-        const first = stops.reduce((a, b) => (a < b ? a : b));
-        const pauseNs = monotonicNs() + resumeLeadNs - first;
-        const writes = vms.map((vm, place) => ({
-          ...prepared(vm, 'cont', 'RESUME'),
-          atNs: stops[place]! + pauseNs,
-        }));
-        await runResume({ writes, spinNs, held: heldOf(vms, 'resume') });
-        return await Promise.all(writes.map(({ happened }) => happened));
-      } finally {
-        calm();
-      }
+    resume: (vms, stops) => {
+      const first = stops.reduce((a, b) => (a < b ? a : b));
+      const pauseNs = monotonicNs() + resumeLeadNs - first;
+      const writes = vms.map((vm, place) => ({
+        ...prepared(vm, 'cont', 'RESUME', ahead),
+        held: heldOf(vm, resume),
+        atNs: stops[place]! + pauseNs,
+      }));
+      return undisturbed(
+        vms,
+        writes.map(({ happened }) => happened),
+        () => runResume({ writes, spinNs, answerBoundNs }),
+      );
     },
   };
 }
 
-const heldVm = ({ pid, vcpuThreads }: FleetVm): HeldVm => ({ mainThread: pid, vcpuThreads });
+function heldOf({ pid, vcpuThreads }: FleetVm, held: Held): HeldVm | null {
+  if (held === 'nothing') return null;
+  return { mainThread: pid, vcpuThreads: held === 'main thread' ? [] : vcpuThreads };
+}
 
 async function oneAfterTheOther(
   vms: readonly FleetVm[],
@@ -91,10 +115,10 @@ async function command({ qmp }: FleetVm, name: 'stop' | 'cont', event: QmpEventN
   return (await happened).timestampNs - realtimeMinusMonotonicNs();
 }
 
-function prepared({ qmp }: FleetVm, name: 'stop' | 'cont', event: QmpEventName) {
+function prepared({ qmp }: FleetVm, name: 'stop' | 'cont', event: QmpEventName, ahead: boolean) {
   const { bytes } = qmp.prepare(name);
   const happened = qmp
     .waitEvent(event, { timeoutMs })
     .then(({ timestampNs }) => timestampNs - realtimeMinusMonotonicNs());
-  return { fd: qmp.fd, bytes, happened };
+  return { fd: qmp.fd, bytes, headBytes: ahead ? bytes.length - 1 : 0, happened };
 }
