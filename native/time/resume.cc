@@ -43,6 +43,7 @@ class ResumeJob : public Job {
       LetAllGo(nullptr);
     } else {
       HoldAndLetGo();
+      LetAllGo(nullptr);  // all are told by now, unless the tracer had no processor in time or was killed
     }
     AwaitAnswers(writes_, answer_bound_ns_);
   }
@@ -75,6 +76,7 @@ class ResumeJob : public Job {
     JobControl never;
     int64_t spin_ns = spin_ns_;
     for (PreparedWrite *write : order_) {
+      if (pauser == nullptr && write->written_ns != 0) continue;
       SleepUntil(write->at_ns, spin_ns, never);
       spin_ns = std::min(spin_ns_, kNextSpinNs);
       if (write->done < write->length) WriteOut(*write);

@@ -7,8 +7,8 @@ export interface Demand {
   readonly wantedNs: bigint;
 }
 
-/** Of the processors: from here on main threads wait for vCPUs. */
-const busyShare = 0.8;
+/** vCPUs that want each processor: beside more, holding them costs less than what main threads wait for them. */
+const vcpusEach = 3;
 
 /**
  * How the threads of the VMs are treated: beside busy guests main threads wait for a processor unless the vCPUs stand
@@ -18,5 +18,5 @@ export function treatmentOf(before: Demand, after: Demand, processors: number): 
   const elapsedNs = Number(after.atNs - before.atNs);
   if (elapsedNs <= 0) return { holdsVcpus: false };
   const wantedProcessors = Number(after.wantedNs - before.wantedNs) / elapsedNs;
-  return { holdsVcpus: wantedProcessors > busyShare * processors };
+  return { holdsVcpus: wantedProcessors > vcpusEach * processors };
 }

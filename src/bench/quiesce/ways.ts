@@ -1,16 +1,25 @@
-import { runCut, runResume, type HeldVm } from '../../native/barrier.ts';
+import { availableParallelism } from 'node:os';
+
+import { treatmentOf, type Demand as Seen } from '../../agent/session/treatment.ts';
+import { runCut, runResume } from '../../native/barrier.ts';
 import { monotonicNs, realtimeMinusMonotonicNs } from '../../native/clock.ts';
 import { hurryEventLoop } from '../../native/scheduling.ts';
 import type { QmpEventName } from '../../qmp/index.ts';
 import type { FleetVm } from './fleet.ts';
 
+/** What the fleet's vCPUs had asked for, at two instants. */
+export interface Demand {
+  readonly before: Seen;
+  readonly after: Seen;
+}
+
 /** How a fleet is stopped and let go on. */
 export interface Way {
   readonly name: string;
   /** @returns when each VM's vCPUs had stopped, CLOCK_MONOTONIC */
-  stop(vms: readonly FleetVm[]): Promise<bigint[]>;
+  stop(vms: readonly FleetVm[], demand: Demand): Promise<bigint[]>;
   /** Each goes on equally long after its own stop, where the way can do that. @returns when each ran again */
-  resume(vms: readonly FleetVm[], stops: readonly bigint[]): Promise<bigint[]>;
+  resume(vms: readonly FleetVm[], stops: readonly bigint[], demand: Demand): Promise<bigint[]>;
 }
 
 const leadNs = 20_000_000n;
@@ -32,70 +41,61 @@ export const parallelQmp: Way = {
   resume: (vms) => Promise.all(vms.map((vm) => command(vm, 'cont', 'RESUME'))),
 };
 
-/** Which threads of each VM stand still when its command comes. */
-export type Held = 'nothing' | 'main thread' | 'main thread and vCPUs';
-
 export interface Treatment {
-  readonly stop: Held;
-  readonly resume: Held;
-  /** What QEMUs say is read once all have stopped, or resumed. */
+  /** Which threads of QEMU stand still when its command comes; by load: vCPUs where that helps, as the agent does. */
+  readonly held: 'nobody' | 'main threads' | 'main threads and vCPUs' | 'by load';
+  /** The command but its last byte is written before the instant. */
+  readonly ahead: boolean;
+  /** What QEMUs say is read once all of them have said it. */
   readonly quiet: boolean;
-  readonly ahead?: boolean;
-  readonly hurry?: boolean;
 }
 
 /** As Staghorn's agent does (src/agent/session/vm-group.ts). */
-export function barrier(name: string, { stop, resume, quiet, hurry = true, ahead = true }: Treatment): Way {
+export function barrier(name: string, { held, ahead, quiet }: Treatment): Way {
+  const changes = (vms: readonly FleetVm[], command: 'stop' | 'cont', event: QmpEventName, vcpus: boolean) =>
+    vms.map((vm) => ({
+      ...prepared(vm, command, event, ahead),
+      held: held === 'nobody' ? null : { mainThread: vm.pid, vcpuThreads: vcpus ? vm.vcpuThreads : [] },
+    }));
+  const holdsVcpus = (demand: Demand) =>
+    held === 'main threads and vCPUs' ||
+    (held === 'by load' && treatmentOf(demand.before, demand.after, availableParallelism()).holdsVcpus);
   const answerBoundNs = quiet ? 20_000_000 : 0;
-  const undisturbed = async (
-    vms: readonly FleetVm[],
-    happened: readonly Promise<bigint>[],
-    job: () => Promise<unknown>,
-  ) => {
-    const calm = hurry ? hurryEventLoop() : () => undefined;
-    const read = quiet ? vms.map(({ qmp }) => qmp.leaveAlone()) : [];
-    try {
-      await job();
-      for (const again of read) again();
-      return await Promise.all(happened);
-    } finally {
-      calm();
-    }
-  };
   return {
     name,
-    stop: (vms) => {
-      const writes = vms.map((vm) => ({
-        ...prepared(vm, 'stop', 'STOP', ahead),
-        held: heldOf(vm, stop),
-      }));
+    stop: (vms, demand) => {
+      const writes = changes(vms, 'stop', 'STOP', holdsVcpus(demand));
       const rings = { modeWords: [], taps: [], ringBoundNs: 0, journal: null };
-      return undisturbed(
-        vms,
-        writes.map(({ happened }) => happened),
-        () => runCut({ atNs: monotonicNs() + leadNs, spinNs, writes, answerBoundNs, ...rings }),
-      );
+      const atNs = monotonicNs() + leadNs;
+      return told(vms, writes, quiet, () => runCut({ atNs, spinNs, writes, answerBoundNs, ...rings }));
     },
-    resume: (vms, stops) => {
-      const first = stops.reduce((a, b) => (a < b ? a : b));
-      const pauseNs = monotonicNs() + resumeLeadNs - first;
-      const writes = vms.map((vm, place) => ({
-        ...prepared(vm, 'cont', 'RESUME', ahead),
-        held: heldOf(vm, resume),
+    resume: (vms, stops, demand) => {
+      const pauseNs = monotonicNs() + resumeLeadNs - stops.reduce((a, b) => (a < b ? a : b));
+      const writes = changes(vms, 'cont', 'RESUME', holdsVcpus(demand)).map((change, place) => ({
+        ...change,
         atNs: stops[place]! + pauseNs,
       }));
-      return undisturbed(
-        vms,
-        writes.map(({ happened }) => happened),
-        () => runResume({ writes, spinNs, answerBoundNs }),
-      );
+      return told(vms, writes, quiet, () => runResume({ writes, spinNs, answerBoundNs }));
     },
   };
 }
 
-function heldOf({ pid, vcpuThreads }: FleetVm, held: Held): HeldVm | null {
-  if (held === 'nothing') return null;
-  return { mainThread: pid, vcpuThreads: held === 'main thread' ? [] : vcpuThreads };
+/** Does the job, and gives the instants at which the changes happened. */
+async function told(
+  vms: readonly FleetVm[],
+  changes: readonly { happened: Promise<bigint> }[],
+  quiet: boolean,
+  job: () => Promise<unknown>,
+): Promise<bigint[]> {
+  const calm = hurryEventLoop();
+  const readers = quiet ? vms.map(({ qmp }) => qmp.leaveAlone()) : [];
+  try {
+    await job();
+    for (const readAgain of readers) readAgain();
+    return await Promise.all(changes.map(({ happened }) => happened));
+  } finally {
+    calm();
+  }
 }
 
 async function oneAfterTheOther(
