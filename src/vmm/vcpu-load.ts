@@ -27,7 +27,9 @@ function sumOf(pid: number, threads: readonly number[], part: (times: Times) => 
 /** Documentation/scheduler/sched-stats.rst in the kernel's sources. */
 function timesOf(pid: number, thread: number): Times {
   try {
-    const [ran = '0', waited = '0'] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(' ');
+    const [ran = '0', waited = '0'] = readFileSync(`/proc/${pid}/task/${thread}/schedstat`, 'utf8').split(
+      ' ',
+    );
     return { ran: BigInt(ran), waited: BigInt(waited) };
   } catch {
     return { ran: 0n, waited: 0n };

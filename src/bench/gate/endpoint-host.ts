@@ -19,7 +19,10 @@ const boundMs = 5000;
 const busyBoundMs = 5000;
 
 /** What a VmGroup uses of a VM. */
-type GroupedVm = Pick<ControlledVm, 'name' | 'resumes' | 'wantedNs' | 'prepareStop' | 'prepareResume' | 'close'> & {
+type GroupedVm = Pick<
+  ControlledVm,
+  'name' | 'resumes' | 'wantedNs' | 'prepareStop' | 'prepareResume' | 'close'
+> & {
   readonly qmp: Pick<ControlledVm['qmp'], 'fd' | 'isClosed'>;
 };
 

@@ -95,7 +95,12 @@ function spreadMs(instants: readonly bigint[]): number {
   return Number(sorted.at(-1)! - sorted[0]!) / 1e6;
 }
 
-function describe(count: number, load: GuestLoad, way: Way, { skews, spreads, worksMs }: Measured): BenchResult[] {
+function describe(
+  count: number,
+  load: GuestLoad,
+  way: Way,
+  { skews, spreads, worksMs }: Measured,
+): BenchResult[] {
   if (count === 1) return [];
   const asked = way === staghorn;
   const what = `${count} VMs ${load}, ${way.name}`;
