@@ -94,7 +94,7 @@ export interface ResumeOptions {
   /** As for the cut. */
   readonly answerBoundNs?: number;
   readonly realtimePriority?: number;
-  /** Cancels until the first instant; afterwards all are written. */
+  /** Cancels until 1.5 ms before the first instant; afterwards all are written. */
   readonly signal?: AbortSignal | undefined;
 }
 
