@@ -10,13 +10,15 @@
 #include <sys/wait.h>
 #include <time.h>
 
+#include <algorithm>
+
 #include "addon.h"
 #include "job.h"
 
 namespace staghorn {
 
 static constexpr size_t kStackBytes = 64 * 1024;
-static constexpr long kLookNs = 20000;
+static constexpr long kLookNs = 50000;
 static constexpr int kGraceMs = 20;  // for the tracer to get the CPU; without an answer by then nobody stands still
 
 ThreadPauser::ThreadPauser(int realtime_priority)
@@ -27,16 +29,24 @@ ThreadPauser::ThreadPauser(int realtime_priority)
 }
 
 ThreadPauser::~ThreadPauser() {
-  End();
-}
-
-void ThreadPauser::End() {
-  if (!keeper_.joinable()) return;
   Release();
   keeper_.join();
 }
 
-void ThreadPauser::Release() { eventfd_write(release_.get(), 1); }
+void ThreadPauser::Release(std::function<void()> before) {
+  if (released_.exchange(true)) return;
+  before_ = std::move(before);
+  eventfd_write(release_.get(), 1);
+}
+
+bool ThreadPauser::Holds(pid_t thread) const { return std::find(held_.begin(), held_.end(), thread) != held_.end(); }
+
+void ThreadPauser::LetGo(pid_t thread) {
+  auto place = std::find(held_.begin(), held_.end(), thread);
+  if (place == held_.end()) return;
+  ptrace(PTRACE_DETACH, thread, nullptr, nullptr);
+  held_.erase(place);
+}
 
 size_t ThreadPauser::Pause(const std::vector<pid_t> &threads, int64_t bound_ns) {
   threads_ = threads;
@@ -71,25 +81,28 @@ int ThreadPauser::TracerMain(void *data) {
   self->stopped_ = self->StopAll();
   eventfd_write(self->done_.get(), 1);
   while (poll(&orders[1], 1, -1) != 1) continue;
-  self->BeforeTheyGo();
+  try {
+    if (self->before_) self->before_();
+  } catch (const SystemError &) {
+    // They go on all the same.
+  }
   _exit(0);
 }
 
-size_t ThreadPauser::StopAll() const {
-  std::vector<pid_t> stopping;
+size_t ThreadPauser::StopAll() {
   for (pid_t thread : threads_) {
     if (ptrace(PTRACE_SEIZE, thread, nullptr, nullptr) != 0) continue;
     // From here on it runs no instruction of its own any more once it has left the kernel.
-    if (ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) == 0) stopping.push_back(thread);
+    if (ptrace(PTRACE_INTERRUPT, thread, nullptr, nullptr) == 0) held_.push_back(thread);
   }
   int64_t end_ns = MonotonicNs() + bound_ns_;
-  for (pid_t thread : stopping) {
+  for (pid_t thread : held_) {
     while (waitpid(thread, nullptr, WNOHANG | __WALL) != thread && MonotonicNs() < end_ns) {
       timespec pause = {0, kLookNs};
       nanosleep(&pause, nullptr);
     }
   }
-  return stopping.size();
+  return held_.size();
 }
 
 }  // namespace staghorn

@@ -5,11 +5,22 @@ import { requireRingTaps } from './leftovers.ts';
 import type { NativePause } from './paused-threads.ts';
 import type { LeftoverJournal, NativeJournal, RingTap } from './leftovers.ts';
 
+/** A VM of which threads stand still when its command comes, so that it is carried out at once. */
+export interface HeldVm {
+  /** QEMU's main thread, which carries out `stop` and `cont`; the command is read by another (QEMU's mon_iothread). */
+  readonly mainThread: number;
+  /** They go on once the main thread waits for them, or has said that the VM runs. */
+  readonly vcpuThreads: readonly number[];
+}
+
 /** What is written to one descriptor in a barrier's pass. */
 export interface BarrierWrite {
   /** A connected, non-blocking socket whose buffer has room: what does not go at once is an error of this write. */
   readonly fd: number;
   readonly bytes: Uint8Array;
+  /** So many of them mean nothing yet, and are written some milliseconds ahead: QEMU reads byte by byte. */
+  readonly headBytes?: number;
+  readonly held?: HeldVm | null;
 }
 
 /** One ring of a tap, which has as many as queues. */
@@ -27,12 +38,6 @@ export interface CutTap extends RingTap {
   readonly replaced: boolean;
 }
 
-/** A VM whose vCPUs stand still while its main thread carries out `stop` or `cont`. */
-export interface HeldVm {
-  readonly mainThread: number;
-  readonly vcpuThreads: readonly number[];
-}
-
 export interface CutOptions {
   /** The instant of the cut on CLOCK_MONOTONIC. */
   readonly atNs: bigint;
@@ -45,8 +50,8 @@ export interface CutOptions {
   /** Where frames go that stay in rings; null: they stay there. */
   readonly journal: LeftoverJournal | null;
   readonly writes: readonly BarrierWrite[];
-  /** Their vCPUs stand still from right before the writes until their main threads wait for them. */
-  readonly held?: readonly HeldVm[];
+  /** For how long QEMUs may take to answer while nobody reads their answers; 0: they are not waited for. */
+  readonly answerBoundNs?: number;
   /** SCHED_FIFO priority, 1 to 99. */
   readonly realtimePriority?: number;
   /** Cancels until T; afterwards the cut is made to its end. */
@@ -54,6 +59,7 @@ export interface CutOptions {
 }
 
 export interface WriteOutcome {
+  /** If its main thread stood still: when that went on. */
   readonly writtenNs: bigint;
   /** A system error with `code`; null if all bytes were taken. */
   readonly error: (Error & { readonly code: string }) | null;
@@ -85,10 +91,10 @@ export interface ResumeWrite extends BarrierWrite {
 export interface ResumeOptions {
   readonly writes: readonly ResumeWrite[];
   readonly spinNs: number;
-  /** Their vCPUs stand still until every main thread has done its part. */
-  readonly held?: readonly HeldVm[];
+  /** As for the cut. */
+  readonly answerBoundNs?: number;
   readonly realtimePriority?: number;
-  /** Cancels until the first instant; afterwards all are written. */
+  /** Cancels until 1.5 ms before the first instant; afterwards all are written. */
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -99,7 +105,7 @@ export interface ResumeTimes {
 
 type Started<Options> = Omit<Options, 'signal' | 'journal'> & {
   readonly realtimePriority: number;
-  readonly held: readonly HeldVm[];
+  readonly answerBoundNs: number;
 };
 
 interface BarrierAddon {
@@ -124,19 +130,22 @@ export async function runCut(options: CutOptions): Promise<CutTimes> {
   }
   requireRingTaps(cut.taps);
   const journal = cut.journal?.native ?? null;
-  const realtimePriority = cut.realtimePriority ?? realtimePriorityDefault;
-  const held = cut.held ?? [];
-  return runJob(() => addon.startCut({ ...cut, held, journal, realtimePriority }), signal);
+  const common = defaultsOf(cut);
+  return runJob(() => addon.startCut({ ...cut, journal, ...common }), signal);
 }
 
 /** Makes each write at its own instant, in order of time, from a native real-time thread. */
 export async function runResume(options: ResumeOptions): Promise<ResumeTimes> {
   const { signal, ...resume } = options;
   requireDuration('spinNs', resume.spinNs);
-  const realtimePriority = resume.realtimePriority ?? realtimePriorityDefault;
-  const held = resume.held ?? [];
-  return runJob(() => addon.startResume({ ...resume, held, realtimePriority }), signal);
+  const common = defaultsOf(resume);
+  return runJob(() => addon.startResume({ ...resume, ...common }), signal);
 }
+
+const defaultsOf = ({
+  realtimePriority = realtimePriorityDefault,
+  answerBoundNs = 0,
+}: Pick<CutOptions, 'realtimePriority' | 'answerBoundNs'>) => ({ realtimePriority, answerBoundNs });
 
 function requireDuration(name: string, value: number): void {
   if (!(value >= 0 && value <= 60e9)) throw new RangeError(`${name} must be 0 to 60 s: ${value}`);

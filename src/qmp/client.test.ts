@@ -19,6 +19,10 @@ class FakeQemu implements Transport {
     this.send(GREETING);
   }
 
+  leaveAlone(): () => void {
+    return () => undefined;
+  }
+
   write(bytes: Uint8Array): void {
     const message = JSON.parse(Buffer.from(bytes).toString()) as { execute: string; id: string };
     if (message.execute === 'qmp_capabilities') this.send(`{"return":{},"id":"${message.id}"}\n`);

@@ -209,6 +209,14 @@ export class QmpClient {
     return wait;
   }
 
+  /**
+   * From now on nothing is read, and what is written waits, until the returned function is called: while another thread
+   * has `fd`, and to read would take the processor from QEMU.
+   */
+  leaveAlone(): () => void {
+    return this.#transport.leaveAlone();
+  }
+
   /** Closes the connection; what is pending fails with 'disconnected'. May be called again. */
   async close(): Promise<void> {
     this.#closing = true;

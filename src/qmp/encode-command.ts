@@ -6,9 +6,9 @@ export interface QmpRequest {
   readonly outOfBand?: boolean | undefined;
 }
 
-/** One command as the bytes that go onto the socket, ended by a line feed. */
+/** One command as the bytes that go onto the socket: its last byte is the one that completes it. */
 export function encodeCommand(request: QmpRequest): Buffer {
   const verb = request.outOfBand === true ? 'exec-oob' : 'execute';
   const message = { [verb]: request.command, arguments: request.args, id: request.id };
-  return Buffer.from(`${JSON.stringify(message)}\n`);
+  return Buffer.from(JSON.stringify(message));
 }

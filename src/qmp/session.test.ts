@@ -16,7 +16,8 @@ function readySession(maxPending = 4): QmpSession {
 }
 
 function decoded(bytes: Buffer): unknown {
-  expect(bytes.at(-1)).toBe(0x0a);
+  // The monitor takes a command as complete with its last brace: nothing of it may come before that, or after.
+  expect(bytes.at(-1)).toBe('}'.charCodeAt(0));
   return JSON.parse(bytes.toString());
 }
 

@@ -12,6 +12,8 @@ export interface Transport {
   readonly unwrittenBytes: number;
   /** Begins to deliver; called once. What arrived earlier is delivered then. */
   start(handlers: TransportHandlers): void;
+  /** From now on nothing is read, and what is written waits, until the returned function is called. */
+  leaveAlone(): () => void;
   write(bytes: Uint8Array): void;
   /** Closes without waiting for anything; `onClosed` follows. May be called again. */
   close(): void;

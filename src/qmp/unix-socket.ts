@@ -71,6 +71,17 @@ class UnixSocketTransport implements Transport {
     });
   }
 
+  leaveAlone(): () => void {
+    const handle = handleOf(this.#socket);
+    this.#socket.cork();
+    // `pause` of a stream goes on reading until its buffer is full.
+    handle?.readStop?.();
+    return () => {
+      if (!this.#socket.destroyed) handle?.readStart?.();
+      this.#socket.uncork();
+    };
+  }
+
   write(bytes: Uint8Array): void {
     this.#socket.write(bytes);
   }
@@ -80,9 +91,17 @@ class UnixSocketTransport implements Transport {
   }
 }
 
+interface SocketHandle {
+  readonly fd?: number;
+  readStart?(): void;
+  readStop?(): void;
+}
+
 /** Node gives a socket's descriptor only on its internal handle; this is the one place that looks there. */
+const handleOf = (socket: Socket): SocketHandle | null =>
+  (socket as Socket & { readonly _handle?: SocketHandle | null })._handle ?? null;
+
 function descriptorOf(socket: Socket): number | undefined {
-  const handle = (socket as Socket & { readonly _handle?: { readonly fd?: number } | null })._handle;
-  const fd = handle?.fd;
+  const fd = handleOf(socket)?.fd;
   return fd === undefined || fd < 0 ? undefined : fd;
 }

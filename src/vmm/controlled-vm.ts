@@ -1,4 +1,5 @@
 import { StaghornError } from '../errors/index.ts';
+import type { HeldVm } from '../native/barrier.ts';
 import { monotonicNs, realtimeMinusMonotonicNs } from '../native/clock.ts';
 import { closeDescriptor, duplicateDescriptor } from '../native/descriptors.ts';
 import type { NativePause, PausedThreads } from '../native/paused-threads.ts';
@@ -16,6 +17,7 @@ import { forgottenVlans } from './rx-filter.ts';
 import type { SaveTarget } from './save/keeper.ts';
 import { saveMethods, type KeptRam, type MethodWish, type RamKeeper } from './save-methods.ts';
 import { tapDescriptors } from './tap-descriptors.ts';
+import { readVcpuThreads, wantedNs } from './vcpu-load.ts';
 
 /** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
 const runStateTimeoutMs = 4_000;
@@ -31,8 +33,14 @@ export interface ControlledTap {
 /** A command whose bytes another thread writes, and the instant at which QEMU said it was done. */
 export interface RunStateChange {
   readonly bytes: Buffer;
+  /** How many of them may be written ahead. */
+  readonly headBytes: number;
   /** What is to be let go with it. */
   readonly letsGo: NativePause | null;
+  /** Threads that stand still when it comes. */
+  readonly held: HeldVm | null;
+  /** Leaves the QMP connection alone until the returned function is called; null: nobody else has it. */
+  readonly leaveAlone: (() => () => void) | null;
   /** CLOCK_MONOTONIC at which the vCPUs had stopped, or ran again. */
   readonly happened: Promise<bigint>;
 }
@@ -51,6 +59,12 @@ export interface ControlOptions {
   readonly wish?: MethodWish;
 }
 
+/** How a change of the run state is carried out. */
+export interface Treatment {
+  /** vCPUs stand still while the main thread works (docs/decisions/0029). */
+  readonly holdsVcpus: boolean;
+}
+
 interface Parts {
   readonly process: QemuProcess;
   readonly vm: Vm;
@@ -59,6 +73,7 @@ interface Parts {
   readonly layout: RamLayout;
   readonly disks: VmDisks;
   readonly resumes: boolean;
+  readonly vcpuThreads: readonly number[];
 }
 
 /**
@@ -74,6 +89,7 @@ export class ControlledVm {
   readonly disks: VmDisks;
   /** Whether it runs outside the barrier: one that its owner had paused is neither stopped nor resumed by us. */
   readonly resumes: boolean;
+  readonly #vcpuThreads: readonly number[];
   #state: DeviceStateFile | undefined;
   #keeper: RamKeeper | undefined;
   #held: PausedThreads | undefined;
@@ -86,6 +102,7 @@ export class ControlledVm {
     this.layout = parts.layout;
     this.disks = parts.disks;
     this.resumes = parts.resumes;
+    this.#vcpuThreads = parts.vcpuThreads;
   }
 
   /** @throws StaghornError 'vm-unfit', 'vm-failed' */
@@ -107,7 +124,10 @@ export class ControlledVm {
   ): Promise<ControlledVm> {
     let taps: ControlledTap[] = [];
     try {
-      const { vm, layout, disks } = await describeVm(process, { qmp, path }, surroundings, wish);
+      const [{ vm, layout, disks }, vcpuThreads] = await Promise.all([
+        describeVm(process, { qmp, path }, surroundings, wish),
+        readVcpuThreads(qmp),
+      ]);
       if (layout.status === 'rejected') throw layout.reason;
       taps = openTaps(process.pid, vm);
       return new ControlledVm({
@@ -118,6 +138,7 @@ export class ControlledVm {
         layout: layout.value,
         disks: new VmDisks(process, qmp, disks),
         resumes: resumes || vm.status === 'running',
+        vcpuThreads,
       });
     } catch (error) {
       closeTaps(taps);
@@ -149,6 +170,7 @@ export class ControlledVm {
         layout,
         disks: new VmDisks(process, qmp, []),
         resumes,
+        vcpuThreads: [],
       });
     } catch (error) {
       await qmp.close();
@@ -190,13 +212,18 @@ export class ControlledVm {
     }
   }
 
-  prepareStop(): RunStateChange {
-    return this.#prepare('stop', 'STOP', runStateTimeoutMs);
+  /** For how long its vCPUs have run or waited for a processor. */
+  wantedNs(): bigint {
+    return wantedNs(this.process.pid, this.#vcpuThreads);
+  }
+
+  prepareStop(treatment: Treatment): RunStateChange {
+    return this.#prepare('stop', 'STOP', treatment, runStateTimeoutMs);
   }
 
   /** @param timeoutMs how long it may take until the VM runs */
-  prepareResume(timeoutMs = runStateTimeoutMs): RunStateChange {
-    return this.#prepare('cont', 'RESUME', timeoutMs);
+  prepareResume(treatment: Treatment, timeoutMs = runStateTimeoutMs): RunStateChange {
+    return this.#prepare('cont', 'RESUME', treatment, timeoutMs);
   }
 
   /** Keeps disks, devices and RAM of the VM, which must be stopped. */
@@ -236,13 +263,21 @@ export class ControlledVm {
     await this.qmp.close();
   }
 
-  #prepare(command: 'stop' | 'cont', eventName: 'STOP' | 'RESUME', timeoutMs: number): RunStateChange {
+  #prepare(
+    command: 'stop' | 'cont',
+    eventName: 'STOP' | 'RESUME',
+    { holdsVcpus }: Treatment,
+    timeoutMs: number,
+  ): RunStateChange {
     // First what throws if the connection is gone. The event is awaited before the command is written.
     const prepared = this.qmp.prepare(command);
     const event = this.qmp.waitEvent(eventName, { timeoutMs });
     return {
       bytes: prepared.bytes,
+      headBytes: prepared.bytes.length - 1,
       letsGo: this.#held?.native ?? null,
+      held: { mainThread: this.process.pid, vcpuThreads: holdsVcpus ? this.#vcpuThreads : [] },
+      leaveAlone: () => this.qmp.leaveAlone(),
       happened: this.#instantOf(command, prepared, event),
     };
   }

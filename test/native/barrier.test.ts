@@ -1,5 +1,7 @@
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
+import { connect, createServer } from 'node:net';
+import type { Socket } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, describe, expect, test } from 'vitest';
@@ -97,6 +99,107 @@ describe('the cut', () => {
     expect(new Uint32Array(modeWord)[0]).toBe(0);
     expect(await qemu.status()).toBe('running');
   });
+});
+
+describe('a QEMU whose main thread stands still for its command', () => {
+  const command = (execute: string) => Buffer.from(JSON.stringify({ execute }));
+  const heldOf = (qemu: TestQemu) => ({ mainThread: qemu.pid, vcpuThreads: [] });
+
+  test('stops and goes on at the instants all the same', async () => {
+    const qemus = [await startQemu(), await startQemu()];
+    const told = (execute: string) =>
+      qemus.map((qemu) => ({ fd: qemu.qmp.fd, bytes: command(execute), held: heldOf(qemu) }));
+    let answers = qemus.map((qemu) => qemu.qmp.answer());
+    await runCut(cutOf({ writes: told('stop') }));
+    await Promise.all(answers);
+    expect(await Promise.all(qemus.map((qemu) => qemu.status()))).toEqual(['paused', 'paused']);
+    answers = qemus.map((qemu) => qemu.qmp.answer());
+    const [late, early] = [inMs(120), inMs(60)];
+    const writes = told('cont').map((write, i) => ({ ...write, atNs: i === 0 ? late : early }));
+    const times = await runResume({ writes, spinNs: 100_000 });
+    await Promise.all(answers);
+    expect(await Promise.all(qemus.map((qemu) => qemu.status()))).toEqual(['running', 'running']);
+    const [first, second] = times.writes;
+    expect(first?.writtenNs).toBeGreaterThanOrEqual(late);
+    expect(second?.writtenNs).toBeGreaterThanOrEqual(early);
+    expect(second?.writtenNs).toBeLessThan(late);
+  });
+
+  test('does so with its vCPUs held too', async () => {
+    const qemu = await startQemu();
+    const vcpus = (await qemu.qmp.execute('query-cpus-fast')) as { 'thread-id': number }[];
+    const held = { mainThread: qemu.pid, vcpuThreads: vcpus.map((cpu) => cpu['thread-id']) };
+    let answer = qemu.qmp.answer();
+    await runCut(cutOf({ writes: [{ fd: qemu.qmp.fd, bytes: command('stop'), held }] }));
+    await answer;
+    expect(await qemu.status()).toBe('paused');
+    answer = qemu.qmp.answer();
+    const writes = [{ fd: qemu.qmp.fd, bytes: command('cont'), held, atNs: inMs(30) }];
+    await runResume({ writes, spinNs: 100_000 });
+    await answer;
+    expect(await qemu.status()).toBe('running');
+  });
+});
+
+describe('a command of which all but the last byte is written ahead', () => {
+  const bytes = Buffer.from(JSON.stringify({ execute: 'stop' }));
+  const headBytes = bytes.length - 1;
+
+  test('is carried out at T', async () => {
+    const qemu = await startQemu();
+    const answer = qemu.qmp.answer();
+    await runCut(cutOf({ writes: [{ fd: qemu.qmp.fd, bytes, headBytes }] }));
+    await answer;
+    expect(await qemu.status()).toBe('paused');
+  });
+
+  test('is made one that QEMU refuses if the cut is cancelled after that', async () => {
+    const peer = await connectedPeer();
+    const written = await eventually(async () => cancelledAfterHead(peer));
+    const qemu = await startQemu();
+    await expect(qemu.qmp.answer(() => void qemu.qmp.socket.write(written))).rejects.toThrow('recalled');
+    expect(await qemu.status()).toBe('running');
+  });
+
+  interface Peer {
+    readonly fd: number;
+    readonly far: Socket;
+  }
+
+  async function connectedPeer(): Promise<Peer> {
+    const directory = mkdtempSync(join(tmpdir(), 'staghorn-barrier-'));
+    const server = createServer().listen(join(directory, 'peer'));
+    const accepted = once(server, 'connection') as Promise<[Socket]>;
+    const near = connect(join(directory, 'peer'));
+    const [far] = await accepted;
+    await eventually(async () => !near.connecting);
+    disposals.push(() => {
+      for (const socket of [near, far]) socket.destroy();
+      server.close();
+      rmSync(directory, { recursive: true });
+    });
+    return { fd: (near as unknown as { _handle: { fd: number } })._handle.fd, far };
+  }
+
+  /** What came in all; undefined where the cancellation was too late. */
+  async function cancelledAfterHead({ fd, far }: Peer): Promise<string | undefined> {
+    const controller = new AbortController();
+    let text = '';
+    const listen = (chunk: Buffer) => {
+      text += chunk.toString();
+      controller.abort(new Error('called off'));
+    };
+    far.on('data', listen);
+    const writes = [{ fd, bytes, headBytes }];
+    const cut = runCut(cutOf({ atNs: inMs(30), spinNs: 0, writes, signal: controller.signal }));
+    const cancelled = await cut.then(
+      () => false,
+      () => true,
+    );
+    await eventually(async () => text.endsWith('}'));
+    far.off('data', listen);
+    return cancelled ? text : undefined;
+  }
 });
 
 describe("frames that stay in a tap's ring at the cut", () => {

@@ -1,5 +1,7 @@
 import { existsSync, writeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { runCut } from '../../src/native/barrier.ts';
+import { monotonicNs } from '../../src/native/clock.ts';
 import { QmpClient, QmpError, connectUnixSocket } from '../../src/qmp/index.ts';
 import type { QmpConnectOptions } from '../../src/qmp/index.ts';
 import { BareQemu, qemuBinary } from './qemu.ts';
@@ -150,6 +152,25 @@ describe.skipIf(!existsSync(qemuBinary))('QmpClient with a real QEMU (needs qemu
     await expect(stop.reply).resolves.toEqual({});
     expect((await query.reply).status).toBe('paused');
     expect((await stopped).name).toBe('STOP');
+  });
+
+  it('reads and writes nothing while it is left alone, and all of it afterwards', async () => {
+    const client = await connectTo();
+    await client.execute('cont');
+    const stop = client.prepare('stop');
+    let told = false;
+    void stop.reply.then(() => (told = true));
+    const readAgain = client.leaveAlone();
+    const status = client.execute('query-status');
+    // It ends when there is something to read: QEMU's word that it stopped.
+    await runCut({
+      ...{ atNs: monotonicNs(), spinNs: 0, modeWords: [], taps: [], ringBoundNs: 0, journal: null },
+      ...{ writes: [{ fd: client.fd, bytes: stop.bytes }], answerBoundNs: 20e9 },
+    });
+    expect(told).toBe(false);
+    readAgain();
+    expect((await status).status).toBe('paused');
+    expect(told).toBe(true);
   });
 
   it('gives the connection up when unreadable bytes were written onto the descriptor', async () => {

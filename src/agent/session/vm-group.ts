@@ -1,3 +1,5 @@
+import { availableParallelism } from 'node:os';
+
 import { messageOf, StaghornError } from '../../errors/index.ts';
 import { runCut, runResume } from '../../native/barrier.ts';
 import { monotonicNs } from '../../native/clock.ts';
@@ -7,7 +9,8 @@ import type { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import type { VmPort } from '../../network/vm-port.ts';
 import type { ReplaySummary, UnreadFrames, VmPorts } from '../../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../../protocol/rpc.ts';
-import type { ControlledVm } from '../../vmm/controlled-vm.ts';
+import type { ControlledVm, RunStateChange, Treatment } from '../../vmm/controlled-vm.ts';
+import { treatmentOf, type Demand } from './treatment.ts';
 
 /** How long before an instant the barrier thread stops sleeping and begins to spin. */
 const spinNs = 150_000;
@@ -16,6 +19,9 @@ const spinNs = 150_000;
  * slow to give its NIC buffers: QEMU drops the frame that waits for one when it stops (docs/fidelity.md).
  */
 const ringBoundNs = 20_000_000;
+
+/** For how long QEMUs' words are left unread: to read them takes the processor from those that are not through yet. */
+const answerBoundNs = 20_000_000;
 
 /** What came in from outside during a long pause is not let in for as long again: after this long it hurries. */
 const edgeBoundMs = 10_000;
@@ -38,6 +44,8 @@ export class VmGroup {
   #release: Promise<string[]> | undefined;
   #replay: Promise<ReplaySummary> | undefined;
   #warnings: string[] = [];
+  readonly #demandBefore: Demand;
+  #treatment: Treatment = { holdsVcpus: false };
   /** Ends the hurry of the event loop; time stands still meanwhile. */
   #calmDown: () => void = () => undefined;
 
@@ -51,6 +59,7 @@ export class VmGroup {
     this.ports = ports;
     this.edge = edge;
     this.buffers = buffers;
+    this.#demandBefore = this.#demand();
   }
 
   /** The ports of all VMs, in order. */
@@ -88,22 +97,21 @@ export class VmGroup {
     const gone = running.find(({ qmp }) => qmp.isClosed);
     if (gone !== undefined) throw disconnected(gone);
     this.#calmDown = hurryEventLoop();
-    const changes = running.map((vm) => ({ vm, change: vm.prepareStop() }));
+    this.#treatment = treatmentOf(this.#demandBefore, this.#demand(), availableParallelism());
+    const changes = running.map((vm) => ({ vm, change: vm.prepareStop(this.#treatment) }));
     const happened = changes.map(async ({ vm, change }) => {
       const stoppedAtNs = await change.happened;
       onStopped(vm.name, stoppedAtNs);
       return { name: vm.name, stoppedAtNs };
     });
     const stopped = Promise.allSettled(happened);
-    const times = await runCut({
-      atNs,
-      spinNs,
+    const cut = {
+      ...{ atNs, spinNs, ringBoundNs, signal },
       modeWords: [this.ports.modeWord, ...(this.edge === null ? [] : [this.edge.modeWord])],
       ...this.ports.cutRings(),
-      ringBoundNs,
-      writes: changes.map(({ vm, change }) => ({ fd: vm.qmp.fd, bytes: change.bytes })),
-      signal,
-    });
+      writes: changes.map(({ vm, change }) => ({ fd: vm.qmp.fd, ...change })),
+    };
+    const times = await leavingAlone(changes, (answerBoundNs) => runCut({ ...cut, answerBoundNs }));
     const vms = collect(await stopped);
     const unread = this.ports.takeLeftovers(times);
     this.#warnings = unread.map(unreadWarning);
@@ -133,7 +141,7 @@ export class VmGroup {
     const gone = all.filter((vm) => !waking.includes(vm)).map((vm) => Promise.reject(disconnected(vm)));
     const changes = waking.map((vm) => ({
       vm,
-      change: vm.prepareResume(timeoutMs),
+      change: vm.prepareResume(this.#treatment, timeoutMs),
       atNs: instants.get(vm.name) ?? monotonicNs(),
     }));
     const happened = Promise.allSettled([
@@ -153,13 +161,8 @@ export class VmGroup {
     );
     this.#replay.catch(() => undefined);
     this.#release ??= this.#releaseEdge(firstNs, stops);
-    await runResume({
-      writes: changes.map(({ vm, change: { bytes, letsGo }, atNs }) => ({
-        fd: vm.qmp.fd,
-        ...{ bytes, letsGo, atNs },
-      })),
-      spinNs,
-    });
+    const writes = changes.map(({ vm, change, atNs }) => ({ fd: vm.qmp.fd, ...change, atNs }));
+    await leavingAlone(changes, (answerBoundNs) => runResume({ writes, spinNs, answerBoundNs }));
     const resumed = await happened;
     this.#calmDown();
     return collect(resumed);
@@ -216,6 +219,11 @@ export class VmGroup {
     return problems;
   }
 
+  #demand(): Demand {
+    const wantedNs = this.vms.reduce((sum, vm) => sum + vm.wantedNs(), 0n);
+    return { atNs: monotonicNs(), wantedNs };
+  }
+
   /** Takes the gate off the ports, leaves the switch as it was, and lets go of the VMs. */
   async close(): Promise<void> {
     this.#calmDown();
@@ -223,6 +231,19 @@ export class VmGroup {
     this.edge?.close();
     await this.buffers?.putBack();
     await Promise.allSettled(this.vms.map((vm) => vm.close()));
+  }
+}
+
+/** Does the job while nobody else has the QMP connections. */
+async function leavingAlone<T>(
+  changes: readonly { change: RunStateChange }[],
+  job: (answerBoundNs: number) => Promise<T>,
+): Promise<T> {
+  const readers = changes.flatMap(({ change: { leaveAlone } }) => leaveAlone?.() ?? []);
+  try {
+    return await job(readers.length === 0 ? 0 : answerBoundNs);
+  } finally {
+    for (const readAgain of readers) readAgain();
   }
 }
 

@@ -21,7 +21,10 @@ const boundMs = 5000;
 const busyBoundMs = 5000;
 
 /** What a VmGroup uses of a VM. */
-type GroupedVm = Pick<ControlledVm, 'name' | 'resumes' | 'prepareStop' | 'prepareResume' | 'close'> & {
+type GroupedVm = Pick<
+  ControlledVm,
+  'name' | 'resumes' | 'wantedNs' | 'prepareStop' | 'prepareResume' | 'close'
+> & {
   readonly qmp: Pick<ControlledVm['qmp'], 'fd' | 'isClosed'>;
 };
 
@@ -194,12 +197,16 @@ function asVm(endpoint: Endpoint, tapFds: readonly number[]): ControlledVm {
   const socket = { fd: -1, isClosed: false };
   const prepared = ({ fd, bytes, happened }: PreparedChange) => {
     socket.fd = fd;
-    return { bytes: Buffer.from(bytes), letsGo: null, happened: happened.then(({ atNs }) => atNs) };
+    return {
+      ...{ bytes: Buffer.from(bytes), headBytes: 0, letsGo: null, held: null, leaveAlone: null },
+      happened: happened.then(({ atNs }) => atNs),
+    };
   };
   const vm: GroupedVm = {
     name: endpoint.name,
     resumes: true,
     qmp: socket,
+    wantedNs: () => 0n,
     prepareStop: () => prepared(endpoint.prepareStop()),
     prepareResume: () => prepared(endpoint.prepareContinue()),
     close: async () => {

@@ -1,11 +1,13 @@
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 
 import { QmpClient } from '../../qmp/index.ts';
+import { monotonicNs } from '../../native/clock.ts';
+import { ranNs, wantedNs } from '../../vmm/vcpu-load.ts';
 import { guestFloppy, type GuestLoad } from './guests.ts';
 
 const memoryMiB = 32;
@@ -51,6 +53,23 @@ export class Fleet {
       await new Fleet([], children, directory).close();
       throw error;
     }
+  }
+
+  /** What its vCPUs have asked for until now, and what its other threads have used, nanoseconds. */
+  look(): { atNs: bigint; wantedNs: bigint; workNs: bigint } {
+    const sum = (of: (vm: FleetVm) => bigint) => this.vms.reduce((all, vm) => all + of(vm), 0n);
+    return {
+      atNs: monotonicNs(),
+      wantedNs: sum(({ pid, vcpuThreads }) => wantedNs(pid, vcpuThreads)),
+      workNs: sum(({ pid, vcpuThreads }) =>
+        ranNs(
+          pid,
+          readdirSync(`/proc/${pid}/task`)
+            .map(Number)
+            .filter((thread) => !vcpuThreads.includes(thread)),
+        ),
+      ),
+    };
   }
 
   async close(): Promise<void> {

@@ -1,16 +1,25 @@
-import { runCut, runResume, type HeldVm } from '../../native/barrier.ts';
+import { availableParallelism } from 'node:os';
+
+import { treatmentOf, type Demand as Seen } from '../../agent/session/treatment.ts';
+import { runCut, runResume } from '../../native/barrier.ts';
 import { monotonicNs, realtimeMinusMonotonicNs } from '../../native/clock.ts';
 import { hurryEventLoop } from '../../native/scheduling.ts';
 import type { QmpEventName } from '../../qmp/index.ts';
 import type { FleetVm } from './fleet.ts';
 
+/** What the fleet's vCPUs had asked for, at two instants. */
+export interface Demand {
+  readonly before: Seen;
+  readonly after: Seen;
+}
+
 /** How a fleet is stopped and let go on. */
 export interface Way {
   readonly name: string;
   /** @returns when each VM's vCPUs had stopped, CLOCK_MONOTONIC */
-  stop(vms: readonly FleetVm[]): Promise<bigint[]>;
+  stop(vms: readonly FleetVm[], demand: Demand): Promise<bigint[]>;
   /** Each goes on equally long after its own stop, where the way can do that. @returns when each ran again */
-  resume(vms: readonly FleetVm[], stops: readonly bigint[]): Promise<bigint[]>;
+  resume(vms: readonly FleetVm[], stops: readonly bigint[], demand: Demand): Promise<bigint[]>;
 }
 
 const leadNs = 20_000_000n;
@@ -32,47 +41,62 @@ export const parallelQmp: Way = {
   resume: (vms) => Promise.all(vms.map((vm) => command(vm, 'cont', 'RESUME'))),
 };
 
-/** When vCPUs are held while main threads work. */
-export type HeldAt = readonly ('stop' | 'resume')[];
+export interface Treatment {
+  /** Which threads of QEMU stand still when its command comes; by load: vCPUs where that helps, as the agent does. */
+  readonly held: 'nobody' | 'main threads' | 'main threads and vCPUs' | 'by load';
+  /** The command but its last byte is written before the instant. */
+  readonly ahead: boolean;
+  /** What QEMUs say is read once all of them have said it. */
+  readonly quiet: boolean;
+}
 
 /** As Staghorn's agent does (src/agent/session/vm-group.ts). */
-export function barrier(name: string, heldAt: HeldAt): Way {
-  const heldOf = (vms: readonly FleetVm[], at: HeldAt[number]) =>
-    heldAt.includes(at) ? vms.map(heldVm) : [];
+export function barrier(name: string, { held, ahead, quiet }: Treatment): Way {
+  const changes = (vms: readonly FleetVm[], command: 'stop' | 'cont', event: QmpEventName, vcpus: boolean) =>
+    vms.map((vm) => ({
+      ...prepared(vm, command, event, ahead),
+      held: held === 'nobody' ? null : { mainThread: vm.pid, vcpuThreads: vcpus ? vm.vcpuThreads : [] },
+    }));
+  const holdsVcpus = (demand: Demand) =>
+    held === 'main threads and vCPUs' ||
+    (held === 'by load' && treatmentOf(demand.before, demand.after, availableParallelism()).holdsVcpus);
+  const answerBoundNs = quiet ? 20_000_000 : 0;
   return {
     name,
-    stop: async (vms) => {
-      const calm = hurryEventLoop();
-      try {
-        const writes = vms.map((vm) => prepared(vm, 'stop', 'STOP'));
-        await runCut({
-          ...{ atNs: monotonicNs() + leadNs, spinNs, modeWords: [], taps: [], ringBoundNs: 0, journal: null },
-          ...{ writes, held: heldOf(vms, 'stop') },
-        });
-        return await Promise.all(writes.map(({ happened }) => happened));
-      } finally {
-        calm();
-      }
+    stop: (vms, demand) => {
+      const writes = changes(vms, 'stop', 'STOP', holdsVcpus(demand));
+      const rings = { modeWords: [], taps: [], ringBoundNs: 0, journal: null };
+      const atNs = monotonicNs() + leadNs;
+      return told(vms, writes, quiet, () => runCut({ atNs, spinNs, writes, answerBoundNs, ...rings }));
     },
-    resume: async (vms, stops) => {
-      const calm = hurryEventLoop();
-      try {
-        const first = stops.reduce((a, b) => (a < b ? a : b));
-        const pauseNs = monotonicNs() + resumeLeadNs - first;
-        const writes = vms.map((vm, place) => ({
-          ...prepared(vm, 'cont', 'RESUME'),
-          atNs: stops[place]! + pauseNs,
-        }));
-        await runResume({ writes, spinNs, held: heldOf(vms, 'resume') });
-        return await Promise.all(writes.map(({ happened }) => happened));
-      } finally {
-        calm();
-      }
+    resume: (vms, stops, demand) => {
+      const pauseNs = monotonicNs() + resumeLeadNs - stops.reduce((a, b) => (a < b ? a : b));
+      const writes = changes(vms, 'cont', 'RESUME', holdsVcpus(demand)).map((change, place) => ({
+        ...change,
+        atNs: stops[place]! + pauseNs,
+      }));
+      return told(vms, writes, quiet, () => runResume({ writes, spinNs, answerBoundNs }));
     },
   };
 }
 
-const heldVm = ({ pid, vcpuThreads }: FleetVm): HeldVm => ({ mainThread: pid, vcpuThreads });
+/** Does the job, and gives the instants at which the changes happened. */
+async function told(
+  vms: readonly FleetVm[],
+  changes: readonly { happened: Promise<bigint> }[],
+  quiet: boolean,
+  job: () => Promise<unknown>,
+): Promise<bigint[]> {
+  const calm = hurryEventLoop();
+  const readers = quiet ? vms.map(({ qmp }) => qmp.leaveAlone()) : [];
+  try {
+    await job();
+    for (const readAgain of readers) readAgain();
+    return await Promise.all(changes.map(({ happened }) => happened));
+  } finally {
+    calm();
+  }
+}
 
 async function oneAfterTheOther(
   vms: readonly FleetVm[],
@@ -91,10 +115,10 @@ async function command({ qmp }: FleetVm, name: 'stop' | 'cont', event: QmpEventN
   return (await happened).timestampNs - realtimeMinusMonotonicNs();
 }
 
-function prepared({ qmp }: FleetVm, name: 'stop' | 'cont', event: QmpEventName) {
+function prepared({ qmp }: FleetVm, name: 'stop' | 'cont', event: QmpEventName, ahead: boolean) {
   const { bytes } = qmp.prepare(name);
   const happened = qmp
     .waitEvent(event, { timeoutMs })
     .then(({ timestampNs }) => timestampNs - realtimeMinusMonotonicNs());
-  return { fd: qmp.fd, bytes, happened };
+  return { fd: qmp.fd, bytes, headBytes: ahead ? bytes.length - 1 : 0, happened };
 }
