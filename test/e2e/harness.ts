@@ -29,6 +29,9 @@ const aVmEach = [
   { name: 'b', host: 'h2' },
 ];
 
+/** Guests report twice a second: most tests wait for reports several times. */
+const probe = { reportIntervalMs: 500 };
+
 /** A lab of two hosts, by default with a VM on each, on subnets of this process's own. */
 export async function startLab(
   label: string,
@@ -43,7 +46,7 @@ export async function startLab(
 management: 198.18.${subnet}.0/24
 underlay: 198.19.${subnet}.0/24
 hosts: ${JSON.stringify(hosts)}
-vms: ${JSON.stringify(vms.map((vm) => ({ ...vm, memoryMiB: 96 })))}
+vms: ${JSON.stringify(vms.map((vm) => ({ probe, ...vm, memoryMiB: 96 })))}
 `),
   );
 }
