@@ -5,7 +5,7 @@ import { CrashScene } from './crash-scene.ts';
 import { switchBuffers } from './host-view.ts';
 
 describe('an agent that is killed at any step of the barrier', { timeout: 60_000 }, () => {
-  const scene = CrashScene.forTests('crashed-agents');
+  const scene = CrashScene.forTests('crash-agents');
 
   for (const step of walkSteps) {
     it(`after "${step}" is put right by its guardian, the other host by its lease`, async () => {

@@ -3,7 +3,7 @@ import { describe, it } from 'vitest';
 import { CrashScene } from './crash-scene.ts';
 
 describe('a controller', { timeout: 60_000 }, () => {
-  const scene = CrashScene.forTests('crashed-controllers');
+  const scene = CrashScene.forTests('crash-control');
 
   for (const step of ['arm', 'cut', 'save', 'resume', 'storing', 'commit'] as const) {
     it(`that is killed after "${step}" leaves agents that let everything go on`, async () => {

@@ -12,7 +12,7 @@ import { manifestSha256, pidsOf, storePath, switchBuffers, untilCount, untilSett
 import { RestoreWalk } from './restore-walk.ts';
 
 describe('an agent that is killed at any step of a restore', { timeout: 60_000 }, () => {
-  const scene = CrashScene.forTests('crashed-restores');
+  const scene = CrashScene.forTests('crash-restore');
   let lab: Lab;
   let bench: Bench;
   let stored: string;
