@@ -3,8 +3,10 @@ import { readFile, readlink } from 'node:fs/promises';
 import { basename } from 'node:path';
 
 import {
+  all,
   formatCommandLine,
   parseCommandLine,
+  parseParameters,
   qmpSocketPaths,
   vmName,
   type CommandOption,
@@ -26,7 +28,7 @@ export interface QemuProcess {
   readonly gid: number;
 }
 
-/** Every QEMU system emulator of this PID namespace, by pid. */
+/** Every VM of this PID namespace, by pid. A QEMU without a machine is none: it was started to be asked what it can do. */
 export async function findQemuProcesses(): Promise<QemuProcess[]> {
   const pids = readdirSync('/proc')
     .filter((name) => /^\d+$/.test(name))
@@ -34,7 +36,8 @@ export async function findQemuProcesses(): Promise<QemuProcess[]> {
   const found = await Promise.all(
     pids.filter((pid) => exeOf(pid) !== null).map((pid) => readQemuProcess(pid)),
   );
-  return withoutForks(found.filter((process) => process !== null)).sort((a, b) => a.pid - b.pid);
+  const vms = found.flatMap((process) => (process !== null && hasMachine(process.options) ? [process] : []));
+  return withoutForks(vms).sort((a, b) => a.pid - b.pid);
 }
 
 /** The QEMU with this pid; null if there is none, or if it is something else. */
@@ -68,6 +71,9 @@ export async function readQemuProcess(pid: number): Promise<QemuProcess | null> 
     return null;
   }
 }
+
+const hasMachine = (options: readonly CommandOption[]) =>
+  !all(options, 'machine').some((value) => parseParameters(value, 'type').get('type') === 'none');
 
 /** Synchronous, since it is asked of every process of the host; null of whatever is no QEMU. */
 function exeOf(pid: number): string | null {

@@ -60,7 +60,7 @@ export async function readRamLayout(
     qmp.execute('query-memdev'),
   ]);
   const hvaOfFirst = parseGpa2hva(first);
-  if (hvaOfFirst === null) throw unfit('QEMU does not tell where guest address 0 lies');
+  if (hvaOfFirst === null) throw unfit(`QEMU does not tell where guest address 0 lies: ${first.trim()}`);
   const ramBlocks = parseRamBlocks(table);
   const names = ramBlocks.map(({ name }) => name).filter((name) => name !== hvaOfFirst.name);
   const ids = memoryObjects.flatMap(({ id }) => id ?? []);

@@ -1,10 +1,13 @@
+import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 
 import { QemuProbes } from '../../src/vmm/qemu-probe.ts';
-import { qemuBinary } from '../native/qemu.ts';
+import { findQemuProcesses, readQemuProcess } from '../../src/vmm/qemu-process.ts';
+import { eventually, qemuBinary } from '../native/qemu.ts';
 
 describe('a probe of a QEMU binary', () => {
   const probes = new QemuProbes();
@@ -26,6 +29,18 @@ describe('a probe of a QEMU binary', () => {
     expect(one.version).toMatch(/^\d+\.\d+\.\d+$/);
     expect([...one.machines]).toEqual(expect.arrayContaining(['pc', 'q35', 'microvm']));
     expect([...one.cpus.keys()]).toEqual(expect.arrayContaining(['qemu64', 'max']));
+  });
+
+  it('is no VM', async () => {
+    const path = join(directory, 'probe.qmp');
+    const child = spawn(qemuBinary, ['-M', 'none', '-display', 'none', '-qmp', `unix:${path},server=on`]);
+    try {
+      await eventually(() => Promise.resolve(existsSync(path)));
+      expect(await readQemuProcess(child.pid!)).not.toBeNull();
+      expect((await findQemuProcesses()).filter(({ pid }) => pid === child.pid)).toEqual([]);
+    } finally {
+      child.kill('SIGKILL');
+    }
   });
 
   it('says why it learns nothing, and asks again when there is something else', async () => {

@@ -10,7 +10,8 @@ import type { Fit } from '../../vmm/qemu-fit.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
 
 const tapBoundMs = 3_000;
-const tapPollMs = 20;
+const endingBoundMs = 2_000;
+const pollMs = 20;
 
 /** Options whose value is a file that QEMU opens at its start. */
 const fileOptions = ['kernel', 'initrd', 'bios', 'dtb'];
@@ -46,8 +47,21 @@ async function missingFiles({ name, args, cwd, qmpSocket }: StoredVm): Promise<s
   );
 }
 
-/** A socket that somebody else listens at cannot be QEMU's; the file alone is no obstacle: QEMU removes it. */
-async function takenSockets({ vms, doomed }: HostFitOptions): Promise<string[]> {
+/**
+ * A socket that somebody else listens at cannot be QEMU's; the file alone is no obstacle: QEMU removes it. A QEMU that
+ * is ending is found no more before its socket is closed, so that is waited for.
+ */
+async function takenSockets(options: HostFitOptions): Promise<string[]> {
+  const limitMs = performance.now() + endingBoundMs;
+  let taken = await listenedAt(options);
+  while (taken.length > 0 && performance.now() < limitMs) {
+    await delay(pollMs);
+    taken = await listenedAt(options);
+  }
+  return taken;
+}
+
+async function listenedAt({ vms, doomed }: HostFitOptions): Promise<string[]> {
   const free = new Set(doomed.flatMap(({ qmpSockets }) => qmpSockets));
   const listening = listenersOf(await readFile('/proc/net/unix', 'utf8'));
   return vms.flatMap(({ name, qmpSocket }) =>
@@ -79,7 +93,7 @@ async function takenTaps({ vms, doomed, links }: HostFitOptions): Promise<string
   const startedAtMs = performance.now();
   let held = heldIn(links);
   while (held.length > 0 && performance.now() - startedAtMs < tapBoundMs) {
-    await delay(tapPollMs);
+    await delay(pollMs);
     held = heldIn(readLinks());
   }
   return held;
