@@ -27,7 +27,7 @@ export default defineConfig({
           ...shared,
           name: 'recovery',
           include: recovery,
-          maxWorkers: 3,
+          maxWorkers: 2,
           sequence: { groupOrder: 1 },
         },
       },
