@@ -127,7 +127,8 @@ export class TarDecoder {
 
 function parseHeader(header: Buffer): TarFile {
   if (header.toString('latin1', 257, 263) !== 'ustar\0') throw damaged('a header is not of the format ustar');
-  if (parseInt(header.toString('latin1', 148, 156), 8) !== checksumOf(header))
+  const checksum = /^([0-7]{6})\0 $/.exec(header.toString('latin1', 148, 156))?.[1];
+  if (checksum === undefined || parseInt(checksum, 8) !== checksumOf(header))
     throw damaged('a header does not have its checksum');
   const [name, prefix] = [textAt(header, 0, nameBytes), textAt(header, 345, prefixBytes)];
   const path = prefix === '' ? name : `${prefix}/${name}`;

@@ -72,6 +72,12 @@ describe('a tar archive', () => {
     );
   });
 
+  it.each([154, 155])('is not read when byte %i, which ends a checksum, is changed', (at) => {
+    const whole = pack([{ name: 'a', data: Buffer.from('content') }]);
+    whole[at] = whole[at]! ^ 1;
+    expect(() => unpack(whole)).toThrow(/not an archive that Staghorn reads/);
+  });
+
   it('keeps sizes beyond those that octal digits hold', () => {
     const bytes = 20 * 1024 ** 3;
     const [event] = new TarDecoder().push(tarHeader({ name: 'VM.ram', bytes }));
