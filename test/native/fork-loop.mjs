@@ -6,7 +6,8 @@ const [pid, address, length] = process.argv.slice(2);
 const regions = [{ address: BigInt(address), length: Number(length) }];
 process.stdout.write('ready\n');
 for (;;) {
-  const number = await addon.startPrepareFork({ pid: Number(pid), regions, leftOut: [], timeoutMs: 5000 }).promise;
+  const number = await addon.startPrepareFork({ pid: Number(pid), regions, leftOut: [], timeoutMs: 5000 })
+    .promise;
   await addon.startFork(number).promise;
   await addon.startRelease(number).promise;
 }
