@@ -12,6 +12,7 @@
 #include "time/held-vcpus.h"
 #include "time/poll-watch.h"
 #include "time/prepared-writes.h"
+#include "time/realtime-thread.h"
 #include "time/wake.h"
 
 namespace staghorn {

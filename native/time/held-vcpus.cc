@@ -1,7 +1,6 @@
 #include "time/held-vcpus.h"
 
 #include <fcntl.h>
-#include <poll.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -24,8 +23,7 @@ HeldVcpus::HeldVcpus(const std::vector<PreparedWrite> &writes) {
 }
 
 bool HeldVcpus::MayGo(const Vm &vm, bool answered) const {
-  pollfd said = {vm.write->fd, POLLIN, 0};
-  if (vm.write->error != 0 || (answered && poll(&said, 1, 0) != 0)) return true;
+  if (vm.write->error != 0 || (answered && IsAnswered(*vm.write))) return true;
   // The number of the system call that it sleeps in; "running" while it does not (proc(5)).
   char text[64];
   ssize_t length = pread(vm.syscall.get(), text, sizeof text - 1, 0);

@@ -3,7 +3,6 @@
 #include <linux/sockios.h>
 #include <poll.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -32,11 +31,6 @@ bool IsRead(const PreparedWrite &write) {
   return write.error != 0 || ioctl(write.fd, SIOCOUTQ, &unread) < 0 || unread == 0;
 }
 
-bool IsAnswered(const PreparedWrite &write) {
-  pollfd fd = {write.fd, POLLIN, 0};
-  return write.error != 0 || poll(&fd, 1, 0) != 0;
-}
-
 void WriteUpTo(PreparedWrite &write, size_t end) {
   while (write.error == 0 && write.done < end) {
     const uint8_t *rest = write.data + write.done;
@@ -61,6 +55,11 @@ void AwaitAll(const std::vector<PreparedWrite> &writes, int64_t bound_ns, int64_
 }
 
 }  // namespace
+
+bool IsAnswered(const PreparedWrite &write) {
+  pollfd fd = {write.fd, POLLIN, 0};
+  return write.error != 0 || poll(&fd, 1, 0) != 0;
+}
 
 void WriteOut(PreparedWrite &write) {
   WriteUpTo(write, write.length);
@@ -120,13 +119,6 @@ Napi::Array WritesResult(Napi::Env env, const std::vector<PreparedWrite> &writes
     array.Set(i, write);
   }
   return array;
-}
-
-void PrepareThread(bool *realtime, int priority) {
-  volatile char stack[32768];
-  for (size_t i = 0; i < sizeof stack; i += 4096) stack[i] = 0;  // faults the stack in before it matters
-  prctl(PR_SET_TIMERSLACK, 1, 0, 0, 0);
-  *realtime = TryRealtime(priority);
 }
 
 }  // namespace staghorn

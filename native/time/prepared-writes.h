@@ -2,7 +2,6 @@
 #pragma once
 
 #include <napi.h>
-#include <sys/mman.h>
 #include <sys/types.h>
 
 #include <cstdint>
@@ -39,6 +38,9 @@ void WriteHeads(std::vector<PreparedWrite> &writes);
 // Makes of what was written ahead commands that QEMU refuses.
 void RecallHeads(std::vector<PreparedWrite> &writes);
 
+// Whether QEMU has said something; true also if it was told nothing.
+bool IsAnswered(const PreparedWrite &write);
+
 // Until every QEMU has read its command, at most for `bound_ns`.
 void AwaitRead(const std::vector<PreparedWrite> &writes, int64_t bound_ns);
 
@@ -48,22 +50,5 @@ void AwaitAnswers(const std::vector<PreparedWrite> &writes, int64_t bound_ns);
 // [{fd, bytes, headBytes?, atNs?, held?: {mainThread, vcpuThreads}, letsGo?}]
 std::vector<PreparedWrite> PreparedWritesOf(Napi::Array array);
 Napi::Array WritesResult(Napi::Env env, const std::vector<PreparedWrite> &writes);
-
-// Real-time priority, no timer slack, a stack that is there.
-void PrepareThread(bool *realtime, int priority);
-
-// Locks pages for as long as it lives; where the limit forbids that, they are at least present.
-class LockedPages {
- public:
-  LockedPages(const void *start, size_t length) : start_(start), length_(length) { locked_ = mlock(start, length) == 0; }
-  ~LockedPages() {
-    if (locked_) munlock(start_, length_);
-  }
-
- private:
-  const void *start_;
-  size_t length_;
-  bool locked_;
-};
 
 }  // namespace staghorn

@@ -6,6 +6,7 @@
 #include "process/paused-threads.h"
 #include "time/held-vcpus.h"
 #include "time/prepared-writes.h"
+#include "time/realtime-thread.h"
 #include "time/wake.h"
 
 namespace staghorn {

@@ -5,7 +5,7 @@ import type { Logger } from '../protocol/logger.ts';
 import { newSnapshotId } from '../protocol/names.ts';
 import { fromProblem } from '../protocol/problem.ts';
 import type { PruneInput } from '../protocol/prune.ts';
-import { type ForkInput } from '../protocol/fork.ts';
+import type { ForkInput } from '../protocol/fork.ts';
 import {
   snapshot as snapshotSchema,
   type Experiment,

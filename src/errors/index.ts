@@ -74,6 +74,8 @@ export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error);
 }
 
+export { allOf } from './all-of.ts';
+
 /** The error as a StaghornError: itself, or wrapped under `code` with its text kept. */
 export function asStaghornError(error: unknown, code: ErrorCode = 'internal', prefix = ''): StaghornError {
   if (error instanceof StaghornError) return error;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 
-import { dropsBetween, queueDrops, socketDrops, sumOfDrops } from './network-drops.ts';
+import { dropsBetween, parseSwitchSockets, queueDrops, sumOfDrops } from './network-drops.ts';
 
 const memory = (drops: number) => `skmem:(r832,rb212992,t0,tb212992,f0,w0,o176,bl0,d${drops})`;
 const socket = (device: string, owner: string, drops: number, others = '') =>
@@ -15,10 +15,13 @@ describe('drops of a network itself', () => {
       socket('tap0-0', 'node', 7),
       socket('tap1-0', 'ovs-vswitchd', 2, ',("MainThread",pid=9,fd=5)'),
     ].join('\n');
-    expect([...socketDrops(text)]).toEqual([
-      ["the switch's socket 38 of underlay", 43],
-      ["the switch's socket 38 of tap0-0", 0],
-      ["the switch's socket 38 of tap1-0", 2],
+    const socketOfSwitch = (device: string, dropped: number) => {
+      return { device, fd: '38', bufferBytes: 212992, dropped };
+    };
+    expect(parseSwitchSockets(text)).toEqual([
+      socketOfSwitch('underlay', 43),
+      socketOfSwitch('tap0-0', 0),
+      socketOfSwitch('tap1-0', 2),
     ]);
   });
 

@@ -22,18 +22,36 @@ const sendError = 'error sending Ethernet packet';
 /** Where filters sit, Staghorn's gate among them: no frame waits there, and what they drop is their business. */
 const holdsNoFrames: readonly string[] = ['clsact', 'ingress'];
 
-/** Out of what `ss -0 -n -a -m -p` prints: frames that the switch's packet sockets had no room for. */
-export function socketDrops(text: string): NetworkDrops {
+/** A packet socket of the switch. */
+interface SwitchSocket {
+  /** A name; `*`: of none. */
+  readonly device: string;
+  readonly fd: string;
+  readonly bufferBytes: number;
+  /** Frames that it had no room for. */
+  readonly dropped: number;
+}
+
+/** Out of what `ss -0 -n -a -m -p` prints. */
+export function parseSwitchSockets(text: string): SwitchSocket[] {
   // While a barrier is under way an agent has a duplicate of the switch's descriptor.
   const owner = `\\("${switchProcess}",pid=\\d+,fd=(\\d+)\\)`;
-  const line = new RegExp(`^p_\\S+\\s+\\S+\\s+\\S+\\s+\\S+\\s+\\S*:(\\S+)\\s.*${owner}.*,d(\\d+)\\)`, 'gm');
-  return new Map(
-    [...text.matchAll(line)].map(([, device, fd, count]) => [
-      `the switch's socket ${fd} of ${device}`,
-      Number(count),
-    ]),
+  const line = new RegExp(
+    `^p_\\S+\\s+\\S+\\s+\\S+\\s+\\S+\\s+\\S*:(\\S+)\\s.*${owner}.*,rb(\\d+),.*,d(\\d+)\\)`,
+    'gm',
   );
+  return [...text.matchAll(line)].map(([, device, fd, bytes, count]) => {
+    return { device: device!, fd: fd!, bufferBytes: Number(bytes), dropped: Number(count) };
+  });
 }
+
+export async function readSwitchSockets(namespace: string): Promise<SwitchSocket[]> {
+  const inside = ['nsenter', `--net=/run/netns/${namespace}`];
+  return parseSwitchSockets(await run([...inside, 'ss', '-0', '-n', '-a', '-m', '-p']));
+}
+
+const socketDrops = (sockets: readonly SwitchSocket[]): NetworkDrops =>
+  new Map(sockets.map(({ device, fd, dropped }) => [`the switch's socket ${fd} of ${device}`, dropped]));
 
 /** Out of what `tc -s qdisc show` prints: frames that queueing disciplines dropped. */
 export function queueDrops(text: string): NetworkDrops {
@@ -53,7 +71,7 @@ async function sendErrors(log: string): Promise<NetworkDrops> {
 export async function readNetworkDrops({ namespace, switchLog }: DroppingNetwork): Promise<NetworkDrops> {
   const inside = ['nsenter', `--net=/run/netns/${namespace}`];
   const [sockets, queues, sending] = await Promise.all([
-    run([...inside, 'ss', '-0', '-n', '-a', '-m', '-p']).then(socketDrops),
+    readSwitchSockets(namespace).then(socketDrops),
     run([...inside, 'tc', '-s', 'qdisc', 'show']).then(queueDrops),
     switchLog === undefined ? new Map<string, number>() : sendErrors(switchLog),
   ]);

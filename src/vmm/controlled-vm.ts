@@ -17,7 +17,8 @@ import { forgottenVlans } from './rx-filter.ts';
 import type { SaveTarget } from './save/keeper.ts';
 import { saveMethods, type KeptRam, type MethodWish, type RamKeeper } from './save-methods.ts';
 import { tapDescriptors } from './tap-descriptors.ts';
-import { readVcpuThreads, wantedNs } from './vcpu-load.ts';
+import { threadTimesOf } from './thread-times.ts';
+import { readVcpuThreads } from './vcpu-threads.ts';
 
 /** From the preparation of a command, right before its instant, to QEMU's word that the vCPUs stopped or run. */
 const runStateTimeoutMs = 4_000;
@@ -214,7 +215,8 @@ export class ControlledVm {
 
   /** For how long its vCPUs have run or waited for a processor. */
   wantedNs(): bigint {
-    return wantedNs(this.process.pid, this.#vcpuThreads);
+    const { ranNs, waitedNs } = threadTimesOf(this.process.pid, this.#vcpuThreads);
+    return ranNs + waitedNs;
   }
 
   prepareStop(treatment: Treatment): RunStateChange {

@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 
 import { writeMemory } from '../native/ram.ts';
-import { parseEnvironmentAddress } from './process-identity.ts';
+import { parseProcessStat } from './process-identity.ts';
 
 /**
  * How much real time restores have hidden from a VM, carried in the environment of its QEMU: so it lives and ends with
@@ -26,7 +26,7 @@ export function setHiddenNs(pid: number, hiddenNs: bigint): boolean {
   const entry = new RegExp(`(?:^|\\0)${variable}=(?=\\d{${digits}}\\0)`).exec(environment);
   if (entry === null) return false;
   const offset = BigInt(entry.index + entry[0].length);
-  const address = parseEnvironmentAddress(readFileSync(`/proc/${pid}/stat`, 'utf8')) + offset;
+  const address = parseProcessStat(readFileSync(`/proc/${pid}/stat`, 'utf8')).environmentAddress + offset;
   writeMemory({ pid, address, bytes: Buffer.from(valueOf(hiddenNs), 'latin1') });
   return true;
 }

@@ -4,9 +4,16 @@ import { expect, it } from 'vitest';
 
 import { isRunning, parseProcessStat, readProcessStat, thisProcess } from './process-identity.ts';
 
-it('reads state and start of a process whose name has spaces and parentheses', () => {
-  const rest = 'S 1 1 1 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 12345 0 0';
-  expect(parseProcessStat(`7 (a) b (c) ${rest}`)).toEqual({ state: 'S', startTicks: 12345n });
+it('reads the fields of a process whose name has spaces and parentheses', () => {
+  const untilStart = 'S 1 1 1 0 -1 4194560 1 0 0 0 5 6 7 8 20 0 1 0 12345';
+  const rest = `${untilStart} ${'0 '.repeat(27)}140722000 140723000 0`;
+  expect(parseProcessStat(`7 (a) b (c) ${rest}`)).toEqual({
+    command: 'a) b (c',
+    state: 'S',
+    startTicks: 12345n,
+    takenTicks: 26,
+    environmentAddress: 140722000n,
+  });
 });
 
 it('tells a process from a later one of the same number', async () => {

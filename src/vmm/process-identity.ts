@@ -9,20 +9,28 @@ export interface ProcessIdentity {
 }
 
 export interface ProcessStat {
+  readonly command: string;
   /** One letter: R, S, D, T (stopped), t (traced), Z … */
   readonly state: string;
   readonly startTicks: bigint;
+  /** Of processors, in clock ticks, with that of children that it has waited for. */
+  readonly takenTicks: number;
+  /** Where the environment that it was started with begins in its memory. */
+  readonly environmentAddress: bigint;
 }
 
-/** Fields after the command name, which is in parentheses and may hold anything (proc_pid_stat(5)). */
+/** proc_pid_stat(5): the command's name, field 2, is in parentheses and may hold anything. */
 export function parseProcessStat(text: string): ProcessStat {
-  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ');
-  return { state: fields[0]!, startTicks: BigInt(fields[19]!) };
-}
-
-/** Where the environment that a process was started with begins in its memory: field 50 of proc_pid_stat(5). */
-export function parseEnvironmentAddress(text: string): bigint {
-  return BigInt(text.slice(text.lastIndexOf(')') + 2).split(' ')[47]!);
+  const [begin, end] = [text.indexOf('('), text.lastIndexOf(')')];
+  const fields = text.slice(end + 2).split(' ');
+  const field = (number: number) => fields[number - 3]!;
+  return {
+    command: text.slice(begin + 1, end),
+    state: field(3),
+    startTicks: BigInt(field(22)),
+    takenTicks: [14, 15, 16, 17].reduce((sum, number) => sum + Number(field(number)), 0),
+    environmentAddress: BigInt(field(50)),
+  };
 }
 
 /** Null if there is no such process. */

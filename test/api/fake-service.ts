@@ -1,6 +1,6 @@
 import type { Health, StaghornService } from '../../src/controller/service.ts';
 import { StaghornError } from '../../src/errors/index.ts';
-import { type ForkInput } from '../../src/protocol/fork.ts';
+import type { ForkInput } from '../../src/protocol/fork.ts';
 import {
   snapshot,
   type Experiment,

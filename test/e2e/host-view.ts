@@ -4,8 +4,8 @@ import { readdir, readFile } from 'node:fs/promises';
 import { fileURLToPath } from 'node:url';
 import { join } from 'node:path';
 
-import { run } from '../../src/lab/command.ts';
 import type { Lab } from '../../src/lab/index.ts';
+import { readSwitchSockets } from '../../src/lab/network-drops.ts';
 import { processesIn, until } from '../../src/lab/processes.ts';
 import type { BundleFile } from '../../src/transport/index.ts';
 import { hostPath } from './harness.ts';
@@ -78,10 +78,9 @@ export function isSealed(lab: Lab, host: string, snapshot: string): boolean {
 /** How much the sockets of the hosts' switches may hold for each device, in bytes. */
 export async function switchBuffers(lab: Lab): Promise<Map<string, number>> {
   const sizes = lab.hosts.map(async ({ name, namespace }) => {
-    const text = await run(['nsenter', `--net=/run/netns/${namespace}`, 'ss', '-0', '-n', '-a', '-m', '-p']);
-    const found = text.matchAll(/^p_\S+.*?\*:(\S+) .*"ovs-vswitchd",.*,rb(\d+),/gm);
-    return [...found].flatMap(([, device, bytes]): [string, number][] =>
-      device === '*' ? [] : [[`${name} ${device}`, Number(bytes)]],
+    const sockets = await readSwitchSockets(namespace);
+    return sockets.flatMap(({ device, bufferBytes }): [string, number][] =>
+      device === '*' ? [] : [[`${name} ${device}`, bufferBytes]],
     );
   });
   return new Map((await Promise.all(sizes)).flat());

@@ -48,15 +48,11 @@ export async function checkRestore(
   const around = readSurroundings(signal);
   around.catch(() => undefined);
   const running = await findRunning(manifest);
-  const search = { manifest, directory, makesBridges: !params.moved, doomed: running, probes: tools.probes };
-  const {
-    damage,
-    misfits,
-    warnings: remarks,
-  } = await findObstacles({
-    ...search,
-    ...{ surroundings: around, signal },
+  const obstacles = await findObstacles({
+    ...{ manifest, directory, surroundings: around, signal },
+    ...{ makesBridges: !params.moved, doomed: running, probes: tools.probes },
   });
+  const { damage, misfits } = obstacles;
   if (damage.length > 0)
     throw new StaghornError('snapshot-damaged', damage.join('; '), { context: { problems: damage } });
   if (misfits.length > 0)
@@ -75,7 +71,7 @@ export async function checkRestore(
     running,
     verified,
     whole,
-    warnings: [...warnings, ...remarks],
+    warnings: [...warnings, ...obstacles.warnings],
     runDirectory: tools.directories.run,
     surroundings: await around,
     ...tools,

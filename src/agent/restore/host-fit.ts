@@ -10,7 +10,7 @@ import type { Fit } from '../../vmm/qemu-fit.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
 
 const tapBoundMs = 3_000;
-const endingBoundMs = 2_000;
+const socketBoundMs = 2_000;
 const pollMs = 20;
 
 /** Options whose value is a file that QEMU opens at its start. */
@@ -51,24 +51,32 @@ async function missingFiles({ name, args, cwd, qmpSocket }: StoredVm): Promise<s
  * A socket that somebody else listens at cannot be QEMU's; the file alone is no obstacle: QEMU removes it. A QEMU that
  * is ending is found no more before its socket is closed, so that is waited for.
  */
-async function takenSockets(options: HostFitOptions): Promise<string[]> {
-  const limitMs = performance.now() + endingBoundMs;
-  let taken = await listenedAt(options);
-  while (taken.length > 0 && performance.now() < limitMs) {
-    await delay(pollMs);
-    taken = await listenedAt(options);
-  }
-  return taken;
+async function takenSockets({ vms, doomed }: HostFitOptions): Promise<string[]> {
+  const free = new Set(doomed.flatMap(({ qmpSockets }) => qmpSockets));
+  const look = async () => {
+    const listening = listenersOf(await readFile('/proc/net/unix', 'utf8'));
+    return vms.flatMap(({ name, qmpSocket }) =>
+      listening.has(qmpSocket) && !free.has(qmpSocket)
+        ? [`VM ${name}: another process listens at its QMP socket ${qmpSocket}`]
+        : [],
+    );
+  };
+  return whatStays(socketBoundMs, await look(), look);
 }
 
-async function listenedAt({ vms, doomed }: HostFitOptions): Promise<string[]> {
-  const free = new Set(doomed.flatMap(({ qmpSockets }) => qmpSockets));
-  const listening = listenersOf(await readFile('/proc/net/unix', 'utf8'));
-  return vms.flatMap(({ name, qmpSocket }) =>
-    listening.has(qmpSocket) && !free.has(qmpSocket)
-      ? [`VM ${name}: another process listens at its QMP socket ${qmpSocket}`]
-      : [],
-  );
+/** What is still found after some time; nothing as soon as nothing is. */
+async function whatStays(
+  boundMs: number,
+  first: string[],
+  lookAgain: () => string[] | Promise<string[]>,
+): Promise<string[]> {
+  const limitMs = performance.now() + boundMs;
+  let found = first;
+  while (found.length > 0 && performance.now() < limitMs) {
+    await delay(pollMs);
+    found = await lookAgain();
+  }
+  return found;
 }
 
 /** Paths of sockets that accept connections: flag __SO_ACCEPTCON (net/unix/af_unix.c, unix_seq_show). */
@@ -90,13 +98,7 @@ async function takenTaps({ vms, doomed, links }: HostFitOptions): Promise<string
         .filter(({ tap }) => present.some((link) => link.name === tap && link.carrier))
         .map(({ tap }) => `VM ${name}: its tap ${tap} is held by another process`),
     );
-  const startedAtMs = performance.now();
-  let held = heldIn(links);
-  while (held.length > 0 && performance.now() - startedAtMs < tapBoundMs) {
-    await delay(pollMs);
-    held = heldIn(readLinks());
-  }
-  return held;
+  return whatStays(tapBoundMs, heldIn(links), () => heldIn(readLinks()));
 }
 
 function changedMtus({ vms, links }: HostFitOptions): string[] {

@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { StaghornError } from '../../errors/index.ts';
+import { allOf, StaghornError } from '../../errors/index.ts';
 import { resetRam } from '../../native/ram-reset.ts';
 import { readTapFrames, tapRingIsEmpty } from '../../native/tap.ts';
 import { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
@@ -106,9 +106,10 @@ export class VmReset {
       group = new VmGroup(this.#vms, ports, null, buffers);
       await beforeAttach(group);
       group.attach();
-      await settleAll(this.#vms.map((vm) => stopWithEmptyRings(vm)));
+      // None may work on when the group is closed.
+      await allOf(this.#vms.map((vm) => stopWithEmptyRings(vm)));
       const puttingBack = this.#opened.map((opened, index) => this.#putBack(opened, this.#targets[index]!));
-      await settleAll([...puttingBack, beside()]);
+      await allOf([...puttingBack, beside()]);
       signal.throwIfAborted();
       return group;
     } catch (error) {
@@ -174,14 +175,6 @@ async function findTargets(options: ResetOptions): Promise<Target[] | null> {
     });
   }
   return targets;
-}
-
-/** Waits for all, so that none works on when the group is closed. */
-async function settleAll<T>(works: readonly Promise<T>[]): Promise<T[]> {
-  const results = await Promise.allSettled(works);
-  const failure = results.find((result) => result.status === 'rejected');
-  if (failure !== undefined) throw failure.reason;
-  return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
 }
 
 /**

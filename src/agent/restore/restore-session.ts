@@ -192,9 +192,11 @@ export class RestoreSession {
     return {
       ...{ manifest, directory, runDirectory, clock, kept, signal: this.#work.signal },
       frameBufferBytes: params.frameBufferBytes,
-      beforeAttach: (opened: VmGroup) => {
+      beforeAttach: async (opened: VmGroup) => {
         this.#group = opened;
-        return this.#writeIntent('armed');
+        await this.#writeIntent('armed');
+        // After the intent: whoever finds it takes these back too.
+        opened.buffers?.enlarge();
       },
     };
   }
@@ -211,11 +213,7 @@ export class RestoreSession {
   async flush({
     alone,
     ...options
-  }: {
-    boundMs: number;
-    quietMs: number;
-    alone: boolean;
-  }): Promise<AgentResult<'restoreDrain'>> {
+  }: Omit<AgentParams<'restoreDrain'>, 'barrier'>): Promise<AgentResult<'restoreDrain'>> {
     requireState('flush', this.#state);
     const { ports } = this.#requireGroup();
     const wish = { ...options, watched: this.#watched, signal: this.#work.signal };

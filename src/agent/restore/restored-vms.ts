@@ -1,7 +1,7 @@
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { StaghornError } from '../../errors/index.ts';
+import { allOf, StaghornError } from '../../errors/index.ts';
 import { writeMemory } from '../../native/ram.ts';
 import type { FlowMemory } from '../../network/switches/flow-memory.ts';
 import type { SpareGate } from '../../network/spare-gate.ts';
@@ -51,7 +51,7 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
   const { manifest, directory, runDirectory, clock, disks, signal, onStarted } = options;
   await mkdir(runDirectory, { recursive: true, mode: 0o700 });
   const started: StartedVm[] = [];
-  const results = await Promise.allSettled(
+  await allOf(
     manifest.vms.map(async (stored) => {
       const clocks = clocksOf(stored, clock);
       const environment = hiddenTimeEnvironment(hiddenAfter(stored, clock));
@@ -68,8 +68,6 @@ export async function startVms(options: StartOptions): Promise<StartedVm[]> {
       await loadDeviceState(launched, spec, shifted);
     }),
   );
-  const failure = results.find((result) => result.status === 'rejected');
-  if (failure !== undefined) throw failure.reason;
   return started;
 }
 
@@ -129,7 +127,7 @@ export async function openRestoredGroup(
   const vms: ControlledVm[] = [];
   let group: VmGroup | undefined;
   try {
-    const results = await Promise.allSettled(
+    await allOf(
       started.map(async ({ stored, launched }, index) => {
         vms[index] = await ControlledVm.overRestored(launched.process, launched, surroundings, {
           resumes: stored.running,
@@ -139,8 +137,6 @@ export async function openRestoredGroup(
         await putBackBlocks(stored, vms[index], options.directory);
       }),
     );
-    const failure = results.find((result) => result.status === 'rejected');
-    if (failure !== undefined) throw failure.reason;
     const ports = VmPorts.create({
       ports: VmGroup.portsOf(vms),
       ringBytes: options.frameBufferBytes,

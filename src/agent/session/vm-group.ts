@@ -71,9 +71,8 @@ export class VmGroup {
     );
   }
 
-  /** Gives the switch room, then puts the gate on every port, or on none. @throws StaghornError 'network-unfit' */
+  /** Puts the gate on every port, or on none. @throws StaghornError 'network-unfit' */
   attach(): void {
-    this.buffers?.enlarge();
     this.ports.attach();
     this.edge?.attach();
   }

@@ -1,4 +1,4 @@
-import { StaghornError } from '../../errors/index.ts';
+import { allOf, StaghornError } from '../../errors/index.ts';
 import type { EdgePorts } from '../../network/edge-ports.ts';
 import type { SpareGate } from '../../network/spare-gate.ts';
 import type { OpenFlowMemory } from '../../network/switches/openflow-memory.ts';
@@ -143,16 +143,6 @@ async function prepareWriter(
   ]);
   const warnings = [...switches.warnings, ...losses.flat(), ...storage.warnings];
   return { writer: new SnapshotWriter(directory, chosen, switches, storage), warnings };
-}
-
-/** As Promise.all, but a failure waits for the others too: nothing goes on when it is taken back. */
-async function allOf<const T extends readonly Promise<unknown>[]>(
-  works: T,
-): Promise<{ -readonly [K in keyof T]: Awaited<T[K]> }> {
-  const results = await Promise.allSettled(works);
-  const failure = results.find((result) => result.status === 'rejected');
-  if (failure !== undefined) throw failure.reason;
-  return Promise.all(works);
 }
 
 async function watchNetwork(

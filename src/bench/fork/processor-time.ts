@@ -1,7 +1,6 @@
-import { readFile } from 'node:fs/promises';
-
 import type { Lab } from '../../lab/index.ts';
 import { processesIn } from '../../lab/processes.ts';
+import { readProcessStat } from '../../vmm/process-identity.ts';
 
 /** What a process has taken of the processors, with children that it has waited for. */
 interface ProcessorTime {
@@ -28,18 +27,8 @@ export async function processorTimes(lab: Lab, server: number): Promise<Processo
 }
 
 async function timeOf(pid: number): Promise<ProcessorTime | null> {
-  const stat = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => null);
-  if (stat === null) return null;
-  const [begin, end] = [stat.indexOf('('), stat.lastIndexOf(')')];
-  // utime, stime, cutime, cstime: fields 14 to 17; the first behind the name is field 3.
-  const ticks = stat
-    .slice(end + 2)
-    .split(' ')
-    .slice(11, 15);
-  return {
-    command: stat.slice(begin + 1, end),
-    ms: ticks.reduce((sum, text) => sum + Number(text) * tickMs, 0),
-  };
+  const stat = await readProcessStat(pid);
+  return stat === null ? null : { command: stat.command, ms: stat.takenTicks * tickMs };
 }
 
 /** What was taken in between: by the QEMUs that were started, and by the others, by their command. */

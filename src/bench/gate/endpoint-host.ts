@@ -11,9 +11,9 @@ import { readFrameFile, writeFrameFile } from '../../network/frame-file.ts';
 import { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import { VmPorts, type DrainWish, type HeldFrame } from '../../network/vm-ports.ts';
 import type { ControlledVm } from '../../vmm/controlled-vm.ts';
+import { threadTimesOf } from '../../vmm/thread-times.ts';
 import { Generator, type Endpoint, type EndpointPlan, type PreparedChange } from '../traffic/index.ts';
 import type { NetworkHost } from './emulated-network.ts';
-import { runDelayNs } from './run-delay.ts';
 
 const ringBytes = 16 * 2 ** 20;
 const quietMs = 5;
@@ -57,10 +57,11 @@ export class EndpointHost {
     return this.#network.drops();
   }
 
-  /** For how long in all its switch has waited for a processor. */
+  /** For how long in all its switch's main thread, which moves frames between devices, has waited for a processor. */
   switchWaitNs(): number {
     const { openVSwitch } = this.#network;
-    return openVSwitch === null ? 0 : runDelayNs(openVSwitch.pid);
+    if (openVSwitch === null) return 0;
+    return Number(threadTimesOf(openVSwitch.pid, [openVSwitch.pid]).waitedNs);
   }
 
   async start(): Promise<void> {
@@ -71,9 +72,11 @@ export class EndpointHost {
   async arm({ hold }: { hold: boolean }): Promise<void> {
     const { vms, ports } = await this.#takeControl();
     const made = VmPorts.create({ ports, ringBytes, hold });
-    this.#group = new VmGroup(vms, made, null, await this.#switchBuffers());
+    const buffers = await this.#switchBuffers();
+    this.#group = new VmGroup(vms, made, null, buffers);
     this.#stops = new Map();
     if (!hold) made.prepareLeftovers(this.#leftoverFile);
+    buffers?.enlarge();
     this.#group.attach();
   }
 

@@ -7,7 +7,8 @@ import { setTimeout as delay } from 'node:timers/promises';
 
 import { QmpClient } from '../../qmp/index.ts';
 import { monotonicNs } from '../../native/clock.ts';
-import { ranNs, wantedNs } from '../../vmm/vcpu-load.ts';
+import { threadTimesOf } from '../../vmm/thread-times.ts';
+import { readVcpuThreads } from '../../vmm/vcpu-threads.ts';
 import { guestFloppy, type GuestLoad } from './guests.ts';
 
 const memoryMiB = 32;
@@ -43,8 +44,7 @@ export class Fleet {
       const vms = await Promise.all(
         children.map(async (child, place) => {
           const qmp = await connect(socketOf(directory, place), child, signal);
-          const cpus = await qmp.execute('query-cpus-fast');
-          return { pid: child.pid!, qmp, vcpuThreads: cpus.map((cpu) => cpu['thread-id']) };
+          return { pid: child.pid!, qmp, vcpuThreads: await readVcpuThreads(qmp) };
         }),
       );
       await delay(bootMs, undefined, { signal });
@@ -57,19 +57,18 @@ export class Fleet {
 
   /** What its vCPUs have asked for until now, and what its other threads have used, nanoseconds. */
   look(): { atNs: bigint; wantedNs: bigint; workNs: bigint } {
-    const sum = (of: (vm: FleetVm) => bigint) => this.vms.reduce((all, vm) => all + of(vm), 0n);
-    return {
-      atNs: monotonicNs(),
-      wantedNs: sum(({ pid, vcpuThreads }) => wantedNs(pid, vcpuThreads)),
-      workNs: sum(({ pid, vcpuThreads }) =>
-        ranNs(
-          pid,
-          readdirSync(`/proc/${pid}/task`)
-            .map(Number)
-            .filter((thread) => !vcpuThreads.includes(thread)),
-        ),
-      ),
-    };
+    const atNs = monotonicNs();
+    let [wantedNs, workNs] = [0n, 0n];
+    for (const { pid, vcpuThreads } of this.vms) {
+      const vcpus = threadTimesOf(pid, vcpuThreads);
+      wantedNs += vcpus.ranNs + vcpus.waitedNs;
+      const threads = readdirSync(`/proc/${pid}/task`).map(Number);
+      workNs += threadTimesOf(
+        pid,
+        threads.filter((thread) => !vcpuThreads.includes(thread)),
+      ).ranNs;
+    }
+    return { atNs, wantedNs, workNs };
   }
 
   async close(): Promise<void> {

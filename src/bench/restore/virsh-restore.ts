@@ -1,7 +1,7 @@
 import { stat } from 'node:fs/promises';
 import { join } from 'node:path';
 
-import { readOpenFiles } from '../../vmm/disks/open-files.ts';
+import { identityOf, readOpenFiles } from '../../vmm/disks/open-files.ts';
 import { findQemuProcesses } from '../../vmm/qemu-process.ts';
 import type { BenchOptions } from '../bench.ts';
 import { PrivateLibvirt } from '../private-libvirt.ts';
@@ -48,9 +48,9 @@ async function measureWith(
 
 /** libvirtd is in a namespace of its own, and so is the pid that it tells; its QEMU has the serial log open. */
 async function pidOf(serial: string): Promise<number> {
-  const { dev, ino } = await stat(serial, { bigint: true });
+  const log = identityOf(await stat(serial, { bigint: true }));
   for (const { pid } of await findQemuProcesses()) {
-    if ((await readOpenFiles(pid)).some(({ identity }) => identity === `${dev}:${ino}`)) return pid;
+    if ((await readOpenFiles(pid)).some(({ identity }) => identity === log)) return pid;
   }
   throw new Error('the QEMU that libvirtd started was not found');
 }

@@ -1,7 +1,6 @@
 import { StaghornError } from '../../errors/index.ts';
-import { forkVmName, type ForkOrigin } from '../../protocol/fork.ts';
+import { forkVmName, type ForkInput, type ForkOrigin } from '../../protocol/fork.ts';
 import { resourceName } from '../../protocol/names.ts';
-import type { ForkInput } from '../../protocol/fork.ts';
 import type { Experiment, HostSpec, Snapshot } from '../../protocol/resources.ts';
 import type { AgentResult } from '../../protocol/rpc.ts';
 import type { ExperimentDefinition } from '../catalog/catalog.ts';

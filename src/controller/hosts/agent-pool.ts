@@ -1,3 +1,4 @@
+import { allOf } from '../../errors/index.ts';
 import type { Logger } from '../../protocol/logger.ts';
 import type { HostSpec, Transport } from '../../protocol/resources.ts';
 import { systemTime, type Time } from '../../protocol/time.ts';
@@ -40,11 +41,8 @@ export class AgentPool {
     return opening;
   }
 
-  async connectAll(specs: readonly HostSpec[], transport?: Transport): Promise<AgentLink[]> {
-    const results = await Promise.allSettled(specs.map((spec) => this.connect(spec, transport)));
-    const failure = results.find((result) => result.status === 'rejected');
-    if (failure !== undefined) throw failure.reason;
-    return results.flatMap((result) => (result.status === 'fulfilled' ? [result.value] : []));
+  connectAll(specs: readonly HostSpec[], transport?: Transport): Promise<AgentLink[]> {
+    return allOf(specs.map((spec) => this.connect(spec, transport)));
   }
 
   async close(): Promise<void> {

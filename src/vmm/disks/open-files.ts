@@ -13,7 +13,8 @@ export interface OpenFile {
 }
 
 const deletedSuffix = ' (deleted)';
-const identityOf = ({ dev, ino }: { dev: bigint; ino: bigint }) => `${dev}:${ino}`;
+/** One file for good, whatever its name. */
+export const identityOf = ({ dev, ino }: { dev: bigint; ino: bigint }) => `${dev}:${ino}`;
 
 /** Empty for a process that ended. */
 export async function readOpenFiles(pid: number): Promise<OpenFile[]> {
