@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises';
 import { StaghornError } from '../errors/index.ts';
 import { hostInit, runInHost } from './host.ts';
 import { serialLog, vmFiles } from './paths.ts';
-import { processesIn } from './processes.ts';
+import { identify, processesIn, type ProcessId } from './processes.ts';
 import { allRecords, isComingUp, readRecord, type LabRecord } from './record.ts';
 import type { GuestReport } from './report.ts';
 import { readReports, serialOffset } from './serial-log.ts';
@@ -33,13 +33,20 @@ export interface LabStatus {
   readonly shaped: readonly ShapedStatus[];
 }
 
-/** The QEMU that was told to write this VM's pid file, among the processes of its host's namespace. */
+/**
+ * The QEMU that listens at this VM's socket, among the processes of its host's namespace. A fork that holds RAM for a
+ * snapshot has the same command line: the VM is the one that started first.
+ */
 async function qemuOf(vm: string, pids: readonly number[]): Promise<number | null> {
+  const found: ProcessId[] = [];
   for (const pid of pids) {
     const argv = (await readFile(`/proc/${pid}/cmdline`, 'latin1').catch(() => '')).split('\0');
-    if (argv.includes('-qmp') && argv.some((word) => word.startsWith(`unix:${vmFiles(vm).qmp},`))) return pid;
+    if (!argv.includes('-qmp') || !argv.some((word) => word.startsWith(`unix:${vmFiles(vm).qmp},`))) continue;
+    const id = await identify(pid);
+    if (id !== undefined) found.push(id);
   }
-  return null;
+  const [first] = found.sort((a, b) => Number(a.startTicks) - Number(b.startTicks));
+  return first?.pid ?? null;
 }
 
 async function vmStatuses(record: LabRecord): Promise<VmStatus[]> {
