@@ -224,8 +224,8 @@ export class ControlledVm {
   }
 
   /** @param timeoutMs how long it may take until the VM runs */
-  prepareResume(treatment: Treatment, timeoutMs = runStateTimeoutMs): RunStateChange {
-    return this.#prepare('cont', 'RESUME', treatment, timeoutMs);
+  prepareResume(timeoutMs = runStateTimeoutMs): RunStateChange {
+    return this.#prepare('cont', 'RESUME', null, timeoutMs);
   }
 
   /** Keeps disks, devices and RAM of the VM, which must be stopped. */
@@ -268,17 +268,18 @@ export class ControlledVm {
   #prepare(
     command: 'stop' | 'cont',
     eventName: 'STOP' | 'RESUME',
-    { holdsVcpus }: Treatment,
+    treatment: Treatment | null,
     timeoutMs: number,
   ): RunStateChange {
     // First what throws if the connection is gone. The event is awaited before the command is written.
     const prepared = this.qmp.prepare(command);
     const event = this.qmp.waitEvent(eventName, { timeoutMs });
+    const vcpuThreads = treatment?.holdsVcpus === true ? this.#vcpuThreads : [];
     return {
       bytes: prepared.bytes,
       headBytes: prepared.bytes.length - 1,
       letsGo: this.#held?.native ?? null,
-      held: { mainThread: this.process.pid, vcpuThreads: holdsVcpus ? this.#vcpuThreads : [] },
+      held: treatment === null ? null : { mainThread: this.process.pid, vcpuThreads },
       leaveAlone: () => this.qmp.leaveAlone(),
       happened: this.#instantOf(command, prepared, event),
     };

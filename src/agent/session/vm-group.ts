@@ -9,7 +9,7 @@ import type { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import type { VmPort } from '../../network/vm-port.ts';
 import type { ReplaySummary, UnreadFrames, VmPorts } from '../../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../../protocol/rpc.ts';
-import type { ControlledVm, RunStateChange, Treatment } from '../../vmm/controlled-vm.ts';
+import type { ControlledVm, RunStateChange } from '../../vmm/controlled-vm.ts';
 import { treatmentOf, type Demand } from './treatment.ts';
 
 /** How long before an instant the barrier thread stops sleeping and begins to spin. */
@@ -45,7 +45,6 @@ export class VmGroup {
   #replay: Promise<ReplaySummary> | undefined;
   #warnings: string[] = [];
   readonly #demandBefore: Demand;
-  #treatment: Treatment = { holdsVcpus: false };
   /** Ends the hurry of the event loop; time stands still meanwhile. */
   #calmDown: () => void = () => undefined;
 
@@ -96,8 +95,8 @@ export class VmGroup {
     const gone = running.find(({ qmp }) => qmp.isClosed);
     if (gone !== undefined) throw disconnected(gone);
     this.#calmDown = hurryEventLoop();
-    this.#treatment = treatmentOf(this.#demandBefore, this.#demand(), availableParallelism());
-    const changes = running.map((vm) => ({ vm, change: vm.prepareStop(this.#treatment) }));
+    const treatment = treatmentOf(this.#demandBefore, this.#demand(), availableParallelism());
+    const changes = running.map((vm) => ({ vm, change: vm.prepareStop(treatment) }));
     const happened = changes.map(async ({ vm, change }) => {
       const stoppedAtNs = await change.happened;
       onStopped(vm.name, stoppedAtNs);
@@ -140,7 +139,7 @@ export class VmGroup {
     const gone = all.filter((vm) => !waking.includes(vm)).map((vm) => Promise.reject(disconnected(vm)));
     const changes = waking.map((vm) => ({
       vm,
-      change: vm.prepareResume(this.#treatment, timeoutMs),
+      change: vm.prepareResume(timeoutMs),
       atNs: instants.get(vm.name) ?? monotonicNs(),
     }));
     const happened = Promise.allSettled([
