@@ -107,8 +107,8 @@ export class AgentService {
       this.#sessions.set(params.barrier, session);
       return session.description;
     },
-    probe: ({ barrier, ...params }) => this.#stopSession(barrier).probe(params),
-    listen: ({ barrier, ...params }) => this.#stopSession(barrier).listen(params),
+    probe: ({ barrier, ...params }) => this.#session(barrier).probe(params),
+    listen: ({ barrier, ...params }) => this.#session(barrier).listen(params),
     schedule: ({ barrier, atNs }) => this.#stopSession(barrier).schedule(atNs),
     recall: ({ barrier }) => {
       this.#stopSession(barrier).recall();

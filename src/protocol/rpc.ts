@@ -233,6 +233,7 @@ export const agentContract = {
       }),
       result: z.strictObject({
         vms: z.array(z.string()),
+        ports: z.array(armedPort).describe('As of `arm`'),
         loadMs: z
           .number()
           .describe(

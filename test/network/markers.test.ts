@@ -1,5 +1,5 @@
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
-import { MarkerExchange } from '../../src/agent/snapshot/marker-exchange.ts';
+import { MarkerExchange } from '../../src/agent/session/marker-exchange.ts';
 import { planTargets, sourcesByHost } from '../../src/controller/barrier/marker-plan.ts';
 import { readTapFrames, vnetHeaderBytes } from '../../src/native/tap.ts';
 import { decodeMarker } from '../../src/network/markers/codec.ts';

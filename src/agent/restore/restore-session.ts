@@ -7,11 +7,12 @@ import type { HostManifest } from '../../store/manifest.ts';
 import type { SnapshotStore } from '../../store/snapshot-directory.ts';
 import type { QemuProcess } from '../../vmm/qemu-process.ts';
 import type { DiskDirectory } from '../../vmm/disks/disk-directory.ts';
-import { thisProcess } from '../../vmm/process-identity.ts';
 import { terminateVm } from '../../vmm/terminate.ts';
 import { switchedDevices, type HostNetwork } from '../host-inventory.ts';
+import { armedPorts, markerPorts } from '../session/armed-ports.ts';
+import { MarkerExchange } from '../session/marker-exchange.ts';
 import type { Intent, IntentJournal } from '../session/intent.ts';
-import { intentOf } from '../session/intent-of-group.ts';
+import { intentOf, intentWithoutGroup } from '../session/intent-of-group.ts';
 import { Lease } from '../session/lease.ts';
 import { unplugTaps } from '../recovery/orphan-taps.ts';
 import { VmReset } from './reset-vms.ts';
@@ -75,6 +76,7 @@ export class RestoreSession {
   /** How the queues were when VMs that are put back in place had just stopped. */
   #atRest: DrainSample | null = null;
   #group: VmGroup | undefined;
+  #markers: MarkerExchange | undefined;
   #ended: Promise<string> | undefined;
 
   constructor(parts: RestoreSessionParts) {
@@ -128,9 +130,13 @@ export class RestoreSession {
     const clock = { mode: params.clock, elapsedNs };
     const group = (await this.#reset(clock)) ?? (await this.#startAfresh(clock));
     await verified;
+    this.#markers = new MarkerExchange(this.barrier, group.ports, markerPorts(group.vms));
+    // Another host may be loaded, and send, before this one is told of it.
+    group.ports.listening = true;
     this.#state = 'loaded';
     return {
       vms: group.vms.map(({ name }) => name),
+      ports: armedPorts(group.vms),
       loadMs: performance.now() - startedAtMs,
       advancedNs: this.#started.reduce(
         (most, { clocks: { virtualNs } }) => (virtualNs > most ? virtualNs : most),
@@ -206,6 +212,17 @@ export class RestoreSession {
     return whole ? restoreMacTables(manifest.switches, this.#work.signal) : Promise.resolve([]);
   }
 
+  /** Every VM of the time line that is given up has been ended or stopped, on all hosts: markers follow what they sent. */
+  async probe(params: Omit<AgentParams<'probe'>, 'barrier'>): Promise<AgentResult<'probe'>> {
+    requireState('probe', this.#state);
+    return { sent: await this.#requireMarkers().probe(params, this.#work.signal) };
+  }
+
+  async listen(params: Omit<AgentParams<'listen'>, 'barrier'>): Promise<AgentResult<'listen'>> {
+    requireState('listen', this.#state);
+    return { missing: await this.#requireMarkers().listen(params, this.#work.signal) };
+  }
+
   /**
    * What was under way on the time line that is given up must not reach a VM: it is waited for and dropped. Then the
    * frames of the snapshot line up.
@@ -215,6 +232,7 @@ export class RestoreSession {
     ...options
   }: Omit<AgentParams<'restoreDrain'>, 'barrier'>): Promise<AgentResult<'restoreDrain'>> {
     requireState('flush', this.#state);
+    this.#markers?.stop();
     const { ports } = this.#requireGroup();
     const wish = { ...options, watched: this.#watched, signal: this.#work.signal };
     const { waitedMs, discarded } = await ports.flush(wish, alone ? this.#atRest : null);
@@ -263,6 +281,7 @@ export class RestoreSession {
     if (abortReason !== null) this.#work.abort(new StaghornError('cancelled', abortReason));
     await this.#preparing;
     await this.#group?.replayed().catch(() => undefined);
+    await this.#markers?.ebb();
     await this.#group?.close();
     if (endsVms) {
       await Promise.allSettled(this.#started.map(({ launched }) => terminateVm(launched.process)));
@@ -303,9 +322,14 @@ export class RestoreSession {
     const common = { barrier, kind: 'restore' as const, phase, snapshot, plugged: this.#taps, restores };
     const intent =
       this.#group === undefined
-        ? { ...common, agent: thisProcess(), vms: [], gate: null, edge: null, buffers: null }
+        ? intentWithoutGroup({ ...common, buffers: null })
         : intentOf({ ...common, group: this.#group, stops: new Map() });
     return journal.write(intent);
+  }
+
+  #requireMarkers(): MarkerExchange {
+    if (this.#markers === undefined) throw new StaghornError('wrong-state', 'the VMs are not loaded');
+    return this.#markers;
   }
 
   #requireGroup(): VmGroup {

@@ -14,6 +14,17 @@ export interface IntentParts {
   readonly restores?: Intent['restores'];
 }
 
+/** What is to be written down before there is a group: nothing that runs has been touched but the switch's sockets. */
+export function intentWithoutGroup({
+  buffers,
+  plugged = [],
+  restores = null,
+  ...rest
+}: Omit<IntentParts, 'group' | 'stops'> & Pick<Intent, 'buffers'>): Intent {
+  const nothing = { vms: [], gate: null, edge: null };
+  return { ...rest, ...nothing, agent: thisProcess(), plugged: [...plugged], restores, buffers };
+}
+
 /** What is to be written down of a group of VMs so that another process can put the host right. */
 export function intentOf({
   barrier,

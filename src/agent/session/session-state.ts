@@ -38,8 +38,8 @@ export type SessionCall =
 const allowedIn: Readonly<Record<SessionCall, readonly SessionState[]>> = {
   prepare: ['checked'],
   flush: ['loaded'],
-  probe: ['armed'],
-  listen: ['armed'],
+  probe: ['armed', 'loaded'],
+  listen: ['armed', 'loaded'],
   schedule: ['armed'],
   // A cut that has begun cannot be given up.
   recall: ['armed', 'scheduled'],

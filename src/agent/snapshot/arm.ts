@@ -19,7 +19,7 @@ import { chooseMethod, saveMethods } from '../../vmm/save-methods.ts';
 import { edgeOf } from '../session/edge-of-host.ts';
 import { selectProcesses, surroundingsIn, switchedDevices } from '../host-inventory.ts';
 import type { IntentJournal } from '../session/intent.ts';
-import { intentOf } from '../session/intent-of-group.ts';
+import { intentOf, intentWithoutGroup } from '../session/intent-of-group.ts';
 import { NetworkWatch } from './network-watch.ts';
 import { RamStorage } from './ram-storage.ts';
 import { SnapshotWriter } from './snapshot-writer.ts';
@@ -70,6 +70,14 @@ export async function arm(
       surroundingsIn(database, signal),
       selectProcesses(params.vms),
     ]);
+    const { barrier, snapshot } = params;
+    const entry = { barrier, kind: 'stop', phase: 'armed', snapshot } as const;
+    const buffers = await ReceiveBuffers.find(switchedDevices(surroundings));
+    undo.push(() => tools.journal.remove(params.barrier));
+    undo.push(() => buffers.putBack());
+    await tools.journal.write(intentWithoutGroup({ ...entry, buffers: buffers.former }));
+    // After the intent: whoever finds it takes these back too. And first of all: what follows keeps a switch waiting.
+    buffers.enlarge();
     const vms = await openVms(processes, surroundings, params, { signal, undo });
     const watch = await watchNetwork(params, vms, database, { signal, undo });
     const chosen = params.snapshot === null ? [] : await chooseMethods(params.method, vms, tools.store);
@@ -81,23 +89,8 @@ export async function arm(
     });
     undo.push(() => ports.close());
     const edge = armEdge(params, surroundings, watch, undo);
-    const buffers = await ReceiveBuffers.find(switchedDevices(surroundings));
     const group = new VmGroup(vms, ports, edge, buffers);
-    const stops = new Map<string, bigint>();
-    undo.push(() => tools.journal.remove(params.barrier));
-    undo.push(() => buffers.putBack());
-    await tools.journal.write(
-      intentOf({
-        barrier: params.barrier,
-        kind: 'stop',
-        phase: 'armed',
-        snapshot: params.snapshot,
-        group,
-        stops,
-      }),
-    );
-    // After the intent: whoever finds it takes these back too.
-    buffers.enlarge();
+    await tools.journal.write(intentOf({ ...entry, group, stops: new Map() }));
     ports.prepareLeftovers(tools.journal.leftoversOf(params.barrier));
     const { writer, warnings } =
       params.snapshot === null

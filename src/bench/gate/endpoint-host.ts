@@ -70,13 +70,13 @@ export class EndpointHost {
 
   /** Puts the gate on all taps; `hold`: closed, before endpoints that do not run. */
   async arm({ hold }: { hold: boolean }): Promise<void> {
+    const buffers = await this.#switchBuffers();
+    buffers?.enlarge();
     const { vms, ports } = await this.#takeControl();
     const made = VmPorts.create({ ports, ringBytes, hold });
-    const buffers = await this.#switchBuffers();
     this.#group = new VmGroup(vms, made, null, buffers);
     this.#stops = new Map();
     if (!hold) made.prepareLeftovers(this.#leftoverFile);
-    buffers?.enlarge();
     this.#group.attach();
   }
 

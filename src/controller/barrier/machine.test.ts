@@ -3,13 +3,7 @@ import { describe, expect, it } from 'vitest';
 
 import { StaghornError } from '../../errors/index.ts';
 import { BarrierMachine, type BarrierAction, type BarrierEvent } from './machine.ts';
-import {
-  pausedRestoreProcedure,
-  pauseProcedure,
-  restoreProcedure,
-  snapshotProcedure,
-  type Procedure,
-} from './procedures.ts';
+import { pauseProcedure, restoreProcedure, snapshotProcedure, type Procedure } from './procedures.ts';
 
 const hosts = ['h1', 'h2'];
 const failure = new StaghornError('vm-failed', 'a VM died');
@@ -161,8 +155,8 @@ describe('any interleaving of answers, failures, losses and deadlines', () => {
   const procedure = fc.constantFrom<Procedure>(
     snapshotProcedure,
     pauseProcedure,
-    restoreProcedure,
-    pausedRestoreProcedure,
+    restoreProcedure({ marked: false, paused: false }),
+    restoreProcedure({ marked: true, paused: true }),
   );
   const hostNames = fc
     .integer({ min: 1, max: 4 })

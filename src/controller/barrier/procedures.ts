@@ -33,7 +33,7 @@ export interface Phase {
 export type Procedure = readonly Phase[];
 
 const arm: Phase = { name: 'arm', calls: ['arm'], deadlineMs: 20_000 };
-/** Which paths markers take, while time still runs: it costs nothing but its latency. */
+/** Which paths markers take. Of a snapshot while time still runs: it costs nothing but its latency. */
 const probe: Phase = { name: 'probe', calls: ['probe'], deadlineMs: 10_000 };
 const listen: Phase = { name: 'listen', calls: ['listen'], deadlineMs: 10_000 };
 /** All hosts agree on an instant, or it is moved: each attempt is planned further ahead. */
@@ -82,21 +82,20 @@ export const pauseProcedure: Procedure = [
 
 const settle: Phase = { name: 'settle', calls: ['settle'], deadlineMs: settleDeadlineMs };
 const check: Phase = { name: 'check', calls: ['restoreCheck'], deadlineMs: 15 * 60_000 };
-const load: readonly Phase[] = [
-  { name: 'load', calls: ['restorePrepare'], deadlineMs: 120_000 },
-  { name: 'flush', calls: ['restoreDrain'], deadlineMs: 60_000 },
-];
+const load: Phase = { name: 'load', calls: ['restorePrepare'], deadlineMs: 120_000 };
+const flush: Phase = { name: 'flush', calls: ['restoreDrain'], deadlineMs: 60_000 };
+/** A restore waits for others to come as far. */
+const holdForOthers: Phase = { name: 'hold', calls: [], deadlineMs: 15 * 60_000 };
 
-export const restoreProcedure: Procedure = [check, ...load, resume, settle];
-/** Everything is loaded, and time goes on when somebody says so. */
-export const pausedRestoreProcedure: Procedure = [check, ...load, hold, resume, settle];
-/** A restore that waits for others to come as far. */
-export const forkProcedure: Procedure = [
-  check,
-  ...load,
-  { name: 'hold', calls: [], deadlineMs: 15 * 60_000 },
-  resume,
-  settle,
-];
+/**
+ * Of a restore.
+ * @param marked frames of another time line may be under way between hosts: markers follow them
+ * @param paused everything is loaded, and time goes on when somebody says so
+ */
+export function restoreProcedure({ marked, paused }: { marked: boolean; paused: boolean }): Procedure {
+  const marking = marked ? [probe, listen] : [];
+  return [check, load, ...marking, flush, ...(paused ? [hold] : []), resume, settle];
+}
+export const forkProcedure: Procedure = [check, load, flush, holdForOthers, resume, settle];
 /** Nothing is touched; the barrier is given up afterwards. */
 export const dryRestoreProcedure: Procedure = [check];

@@ -1,7 +1,7 @@
 import type { ForkResult } from '../../protocol/fork.ts';
 import type { RestoreInput } from '../../protocol/resources.ts';
 import { defaultLeaseMs, type BarrierHost } from '../hosts/agent-barrier.ts';
-import { forkProcedure, pausedRestoreProcedure } from '../barrier/procedures.ts';
+import { forkProcedure, restoreProcedure } from '../barrier/procedures.ts';
 import { BarrierRun } from '../barrier/run.ts';
 import type { StoredSnapshot } from '../catalog/catalog.ts';
 import type { PlannedFork } from './fork-plan.ts';
@@ -57,7 +57,7 @@ export class ForkRun {
       },
     });
     const names = hosts.map(({ name }) => name);
-    const procedure = paused ? pausedRestoreProcedure : forkProcedure;
+    const procedure = paused ? restoreProcedure({ marked: false, paused }) : forkProcedure;
     const port = this.#barrier;
     const signal = AbortSignal.any([options.signal, this.#cancel.signal]);
     this.#run = new BarrierRun({ procedure, hosts: names, port, leaseMs: defaultLeaseMs, signal });

@@ -2,13 +2,14 @@ import { randomUUID } from 'node:crypto';
 
 import type { StaghornError } from '../../errors/index.ts';
 import type { Progress } from '../../protocol/resources.ts';
-import type { AgentMethod, AgentParams, AgentResult } from '../../protocol/rpc.ts';
+import type { AgentMethod, AgentParams, AgentResult, ArmedPort } from '../../protocol/rpc.ts';
 import { systemTime, type Time } from '../../protocol/time.ts';
 import type { AgentLink } from './agent-link.ts';
 import type { BarrierCall, Phase, Procedure } from '../barrier/procedures.ts';
 import { BarrierRun, type BarrierPort, type CallOutcome } from '../barrier/run.ts';
 import { planPause, toControllerClock, toHostClock } from '../barrier/planning.ts';
 import type { ClockOffset } from './clock-offset.ts';
+import { MarkedPaths, markerListenBoundMs } from './marked-paths.ts';
 
 export const defaultLeaseMs = 10_000;
 /** Room for held frames on each host: a power of two (docs/limits.md). */
@@ -44,6 +45,7 @@ export abstract class AgentBarrier implements BarrierPort {
   readonly hosts: ReadonlyMap<string, BarrierHost>;
   /** When each VM went on, by host, on the controller's clock. */
   readonly resumes = new Map<string, VmInstants>();
+  readonly markers = new MarkedPaths();
   readonly #report: (progress: Progress) => void;
   readonly #stopListening: (() => void)[] = [];
   readonly #bytesOf = new Map<string, { done: number; total: number }>();
@@ -68,11 +70,15 @@ export abstract class AgentBarrier implements BarrierPort {
 
   /** The calls that this kind of barrier makes. */
   protected abstract readonly steps: Partial<Readonly<Record<BarrierCall, Step>>>;
+  /** Ports that markers can be addressed to, by host. */
+  protected abstract ports(): ReadonlyMap<string, readonly ArmedPort[]>;
   /** When VMs stopped, by host. */
   protected abstract stopsOf(host: BarrierHost): VmInstants;
 
   enter(phase: Phase): void {
     this.#report({ step: phase.name, message: phaseMessages[phase.name] ?? phase.name });
+    if (phase.name === 'probe') this.markers.aim(this.ports());
+    if (phase.name === 'listen') this.markers.trace();
     if (phase.name === 'resume') this.#planResume();
   }
 
@@ -141,6 +147,18 @@ export abstract class AgentBarrier implements BarrierPort {
     timeoutMs: number = callTimeoutMs,
   ): Promise<AgentResult<M>> {
     return host.link.call(method, params, timeoutMs, signal);
+  }
+
+  protected async probe(host: BarrierHost, signal: AbortSignal): Promise<void> {
+    const targets = this.markers.targetsOf(host.name);
+    const params = { barrier: this.id, host: host.name, targets };
+    this.markers.sent(host.name, (await this.ask(host, 'probe', params, signal)).sent);
+  }
+
+  protected async listen(host: BarrierHost, signal: AbortSignal): Promise<void> {
+    const sources = this.markers.sourcesOf(host.name);
+    const params = { barrier: this.id, sources, boundMs: markerListenBoundMs };
+    this.markers.unheard(host.name, (await this.ask(host, 'listen', params, signal)).missing);
   }
 
   /** Every VM resumes equally long after its own stop. */

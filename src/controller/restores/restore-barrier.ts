@@ -73,6 +73,10 @@ export class RestoreBarrier extends AgentBarrier {
     this.outcomes.set(hostName, outcome);
   }
 
+  protected override ports() {
+    return new Map([...this.prepared].map(([host, { ports }]) => [host, ports]));
+  }
+
   protected override stopsOf({ name }: BarrierHost): VmInstants {
     return this.#options.parts.get(name)?.stopOffsetsNs ?? new Map();
   }
@@ -102,6 +106,8 @@ export class RestoreBarrier extends AgentBarrier {
       this.prepared.set(host.name, await this.ask(host, 'restorePrepare', params, signal));
     },
     // Now that every VM of the other time line has ended, on all hosts.
+    probe: (host: BarrierHost, signal: AbortSignal) => this.probe(host, signal),
+    listen: (host: BarrierHost, signal: AbortSignal) => this.listen(host, signal),
     restoreDrain: async (host: BarrierHost, signal: AbortSignal) => {
       const boundMs = this.#options.whole ? flushBoundMs : flushBoundBesideOthersMs;
       const params = { barrier: this.id, boundMs, quietMs: flushQuietMs, alone: this.hosts.size === 1 };

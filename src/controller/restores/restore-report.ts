@@ -24,7 +24,7 @@ export function describeRestore(
     paused: paused && !dryRun,
     destroyed: checked.flatMap(([host, { running }]) => running.map((vm) => ({ host, vm }))),
     clock: dryRun ? null : restoredClock(clock, barrier, nowNs),
-    warnings: [...plan.warnings, ...hostWarnings(barrier)],
+    warnings: [...plan.warnings, ...hostWarnings(barrier), ...barrier.markers.warnings],
   };
 }
 

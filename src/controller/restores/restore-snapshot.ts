@@ -1,7 +1,7 @@
 import { asStaghornError, StaghornError } from '../../errors/index.ts';
 import type { RestoreInput, RestoreResult } from '../../protocol/resources.ts';
 import type { BarrierHost } from '../hosts/agent-barrier.ts';
-import { dryRestoreProcedure, pausedRestoreProcedure, restoreProcedure } from '../barrier/procedures.ts';
+import { dryRestoreProcedure, restoreProcedure } from '../barrier/procedures.ts';
 import type { StoredSnapshot } from '../catalog/catalog.ts';
 import type { OperationContext } from '../operations.ts';
 import type { StandingTools } from '../snapshots/pauses.ts';
@@ -36,17 +36,19 @@ export async function restoreSnapshot(
     const hosts = await experiments.connect(experiment, places, places.size === 1 ? 'known' : 'measured');
     await moveParts(experiments, snapshot, plan, hosts, context);
     barrier = makeBarrier(stored, plan, hosts, input, context);
+    // A host alone watches every place in which a frame can wait.
+    const procedure = restoreProcedure({ marked: input.replace && hosts.length > 1, paused: input.paused });
     if (input.dryRun) {
       await checkOnly(barrier, context.signal);
     } else if (input.paused) {
       held = true;
       const made = barrier;
       const explain = (error: unknown) => withOutcome(asStaghornError(error), made);
-      const keep = { barrier, procedure: pausedRestoreProcedure, signal: context.signal, explain };
+      const keep = { barrier, procedure, signal: context.signal, explain };
       await pauses.hold(experiment, keep, onEnded);
       experiments.become(experiment, 'paused');
     } else {
-      await barrier.carryThrough(restoreProcedure, context.signal);
+      await barrier.carryThrough(procedure, context.signal);
     }
     return describeRestore(stored, plan, input, barrier, startedAtNs);
   } catch (error) {

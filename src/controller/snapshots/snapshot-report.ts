@@ -1,6 +1,5 @@
 import type { Labels, Snapshot, SnapshotHost, SnapshotVm } from '../../protocol/resources.ts';
 import type { BarrierHost } from '../hosts/agent-barrier.ts';
-import { unmarkedWarnings, unprovenWarnings } from '../barrier/marker-plan.ts';
 import { spreadNs } from '../barrier/planning.ts';
 import { errorNsAt, mutualErrorNs } from '../hosts/clock-offset.ts';
 import type { StopBarrierResults } from './stop-barrier.ts';
@@ -74,14 +73,11 @@ function extremesOf(values: readonly number[]) {
   });
 }
 
-function warningsOf({ arm, listen, settle, unmarkedPairs }: StopBarrierResults): string[] {
-  const unproven = [...listen].map(
-    ([host, { missing }]) => [host, { warnings: unprovenWarnings(missing) }] as const,
-  );
-  const ofHosts = [...arm, ...unproven, ...settle].flatMap(([host, { warnings }]) =>
+function warningsOf({ arm, markers, settle }: StopBarrierResults): string[] {
+  const ofHosts = [...arm, ...settle].flatMap(([host, { warnings }]) =>
     warnings.map((text) => `host ${host}: ${text}`),
   );
-  return [...ofHosts, ...unmarkedWarnings(unmarkedPairs)];
+  return [...ofHosts, ...markers.warnings];
 }
 
 function describeVms(host: string, results: StopBarrierResults, firstStopNs: bigint | null): SnapshotVm[] {

@@ -1,16 +1,14 @@
-import type { AgentResult, NamesByHost, RamStorage } from '../../protocol/rpc.ts';
+import type { AgentResult, RamStorage } from '../../protocol/rpc.ts';
 import type { Time } from '../../protocol/time.ts';
 import type { ExternalFrames, Progress, SnapshotInput } from '../../protocol/resources.ts';
 import { AgentBarrier, defaultLeaseMs, type BarrierHost, type VmInstants } from '../hosts/agent-barrier.ts';
-import { planTargets, sourcesByHost, unmarkedPairs } from '../barrier/marker-plan.ts';
 import { planCut, toControllerClock, toHostClock, type PlannedCut } from '../barrier/planning.ts';
 import type { Phase } from '../barrier/procedures.ts';
+import type { MarkedPaths } from '../hosts/marked-paths.ts';
 
 /** How long frames in flight are waited for, and how long it must have been quiet. */
 export const drainBoundMs = 30_000;
 export const drainQuietMs = 2;
-/** How long a host listens for markers before the cut; a path that takes longer is unproven. */
-export const markerListenBoundMs = 1_000;
 
 export interface StopBarrierOptions {
   readonly experiment: string;
@@ -32,8 +30,6 @@ export interface StopBarrierOptions {
 /** What came back from the hosts, by host. */
 export interface StopBarrierResults {
   readonly arm: Map<string, AgentResult<'arm'>>;
-  readonly probe: Map<string, AgentResult<'probe'>['sent']>;
-  readonly listen: Map<string, AgentResult<'listen'>>;
   readonly cut: Map<string, AgentResult<'cut'>>;
   readonly drain: Map<string, AgentResult<'drain'>>;
   readonly save: Map<string, AgentResult<'save'>>;
@@ -43,16 +39,13 @@ export interface StopBarrierResults {
   /** Instants on the controller's clock. */
   readonly stops: Map<string, VmInstants>;
   readonly resumes: ReadonlyMap<string, VmInstants>;
-  /** Pairs of hosts between which no markers were sent. */
-  unmarkedPairs: number;
+  readonly markers: MarkedPaths;
 }
 
 /** A barrier over running VMs: a snapshot or a pause. */
 export class StopBarrier extends AgentBarrier {
   readonly results: StopBarrierResults = {
     arm: new Map(),
-    probe: new Map(),
-    listen: new Map(),
     cut: new Map(),
     drain: new Map(),
     save: new Map(),
@@ -61,13 +54,11 @@ export class StopBarrier extends AgentBarrier {
     commit: new Map(),
     stops: new Map(),
     resumes: this.resumes,
-    unmarkedPairs: 0,
+    markers: this.markers,
   };
   readonly #options: StopBarrierOptions;
   #cut: PlannedCut = { atNs: 0n, agreedByNs: 0n };
   #attempt = 0;
-  #targets: ReadonlyMap<string, NamesByHost> = new Map();
-  #sources: ReadonlyMap<string, NamesByHost> = new Map();
   #maySealed = false;
 
   constructor(options: StopBarrierOptions) {
@@ -84,15 +75,7 @@ export class StopBarrier extends AgentBarrier {
   override enter(phase: Phase): void {
     super.enter(phase);
     if (phase.name === 'commit') this.#maySealed = true;
-    if (phase.name === 'probe') this.#planMarkers();
-    if (phase.name === 'listen') this.#sources = sourcesByHost(this.results.probe);
     if (phase.name === 'schedule') this.#planCut();
-  }
-
-  #planMarkers(): void {
-    const ports = new Map([...this.results.arm].map(([host, armed]) => [host, armed.ports]));
-    this.#targets = planTargets(ports);
-    this.results.unmarkedPairs = unmarkedPairs(ports);
   }
 
   /** Anew at each attempt, further ahead. */
@@ -104,6 +87,10 @@ export class StopBarrier extends AgentBarrier {
 
   #cutOf(host: BarrierHost) {
     return { barrier: this.id, atNs: toHostClock(this.#cut.atNs, host.clock) };
+  }
+
+  protected override ports() {
+    return new Map([...this.results.arm].map(([host, { ports }]) => [host, ports]));
   }
 
   protected override stopsOf({ name }: BarrierHost): VmInstants {
@@ -128,22 +115,8 @@ export class StopBarrier extends AgentBarrier {
       };
       this.results.arm.set(host.name, await this.ask(host, 'arm', params, signal));
     },
-    probe: async (host: BarrierHost, signal: AbortSignal) => {
-      const params = {
-        barrier: this.id,
-        host: host.name,
-        targets: this.#targets.get(host.name) ?? {},
-      };
-      this.results.probe.set(host.name, (await this.ask(host, 'probe', params, signal)).sent);
-    },
-    listen: async (host: BarrierHost, signal: AbortSignal) => {
-      const params = {
-        barrier: this.id,
-        sources: this.#sources.get(host.name) ?? {},
-        boundMs: markerListenBoundMs,
-      };
-      this.results.listen.set(host.name, await this.ask(host, 'listen', params, signal));
-    },
+    probe: (host: BarrierHost, signal: AbortSignal) => this.probe(host, signal),
+    listen: (host: BarrierHost, signal: AbortSignal) => this.listen(host, signal),
     schedule: async (host: BarrierHost, signal: AbortSignal) => {
       const asked = this.ask(host, 'schedule', this.#cutOf(host), signal).then(({ accepted }) => accepted);
       const agreed = await unless(asked, this.time, this.#cut.agreedByNs);

@@ -1,7 +1,7 @@
 // A wire with a delay, in user space: every frame reaches the host that it is addressed to after exactly that host's
 // delay, in order. Arguments: DEVICE:MICROSECONDS, one a host; the last byte of a MAC address is the host's number.
 // It has no queueing discipline that a drain could look at: what is on it can only be known from what comes out.
-// Says "ready" when it is, and for each byte of its input "empty" as soon as nothing is on it.
+// Says "ready" when it is.
 #include <arpa/inet.h>
 #include <err.h>
 #include <errno.h>
@@ -34,8 +34,7 @@ struct end {
 };
 
 static struct end ends[HOSTS_MAX];
-/// Of the hosts, and at last standard input.
-static struct pollfd polled[HOSTS_MAX + 1];
+static struct pollfd polled[HOSTS_MAX];
 static unsigned hosts;
 
 static int64_t now_ns(void) {
@@ -95,19 +94,6 @@ static int64_t give_out(struct end *to) {
   return to->first == NULL ? INT64_MAX : to->first->due_ns;
 }
 
-static void say(const char *word) {
-  const size_t bytes = strlen(word);
-  if (write(STDOUT_FILENO, word, bytes) != (ssize_t)bytes) err(1, "stdout");
-}
-
-static unsigned questions(void) {
-  char bytes[16];
-  if ((polled[hosts].revents & (POLLIN | POLLHUP)) == 0) return 0;
-  const ssize_t count = read(STDIN_FILENO, bytes, sizeof bytes);
-  if (count <= 0) exit(0);
-  return (unsigned)count;
-}
-
 int main(int count, char **arguments) {
   hosts = (unsigned)count - 1;
   if (hosts > HOSTS_MAX) errx(2, "too many hosts");
@@ -115,20 +101,17 @@ int main(int count, char **arguments) {
     open_end(&ends[host], arguments[host + 1]);
     polled[host] = (struct pollfd){.fd = ends[host].fd, .events = POLLIN};
   }
-  polled[hosts] = (struct pollfd){.fd = STDIN_FILENO, .events = POLLIN};
-  say("ready\n");
-  for (unsigned asked = 0;;) {
+  puts("ready");
+  fflush(stdout);
+  for (;;) {
     int64_t due_ns = INT64_MAX;
     for (unsigned host = 0; host < hosts; host++) {
       const int64_t next_ns = give_out(&ends[host]);
       if (next_ns < due_ns) due_ns = next_ns;
     }
-    for (; asked > 0 && due_ns == INT64_MAX; asked--) say("empty\n");
     const int64_t left_ns = due_ns - now_ns();
     const struct timespec left = {.tv_sec = left_ns / 1000000000, .tv_nsec = left_ns % 1000000000};
-    if (left_ns > 0 && ppoll(polled, hosts + 1, due_ns == INT64_MAX ? NULL : &left, NULL) < 0) err(1, "ppoll");
-    // After the frames that were there before the question.
+    if (left_ns > 0 && ppoll(polled, hosts, due_ns == INT64_MAX ? NULL : &left, NULL) < 0) err(1, "ppoll");
     for (unsigned host = 0; host < hosts; host++) take_in(&ends[host]);
-    if (left_ns > 0) asked += questions();
   }
 }

@@ -33,19 +33,12 @@ export class DelayLine {
     const inside = ['nsenter', `--net=/run/netns/${namespace}`, program, ...ends];
     // As the switches (switch.ts): what it is late with would be lost there.
     const child = spawn('setpriv', ['--pdeathsig', 'KILL', 'chrt', '--rr', '1', ...inside], {
-      stdio: ['pipe', 'pipe', 'inherit'],
+      stdio: ['ignore', 'pipe', 'inherit'],
     });
     const ended = once(child, 'exit').then(() => Promise.reject(new Error('the delay line did not start')));
     ended.catch(() => undefined);
     await Promise.race([once(child.stdout, 'data'), ended]);
     return new DelayLine(child);
-  }
-
-  /** Returns when nothing is under way. */
-  async isEmpty(): Promise<void> {
-    const answer = once(this.#process.stdout!, 'data');
-    this.#process.stdin!.write('?');
-    await answer;
   }
 
   async stop(): Promise<void> {

@@ -100,13 +100,12 @@ export class Experiment {
     await this.#eachHost((host) => host.call('abandon', null));
     const before = await this.#network.drops();
     await this.#killEndpoints();
-    // What is given up and waits where nobody watches cannot be told from what is to come (docs/fidelity.md).
-    await this.#network.wireIsEmpty();
     await this.#eachHost((host, place) =>
       host.call('plug', { devices: this.#stationsOf(place).map(({ device }) => device) }),
     );
     await this.#startEndpoints(directory);
     await this.#arm(true);
+    // Markers follow what is given up and waits where nobody watches.
     await this.#eachHost((host, place) => host.call('flush', { directory: join(directory, String(place)) }));
     this.#dropsBetween += (await this.#network.drops()) - before;
     const shiftNs = monotonicNs() + aheadNs - firstOf(stops);
@@ -164,7 +163,7 @@ export class Experiment {
     );
   }
 
-  /** With time running, markers show which paths work. */
+  /** Markers show which paths work, with time running; or nothing is left on them once they have come. */
   async #arm(hold: boolean): Promise<void> {
     const barrier = `property-${this.#barriers++}`;
     const armed = await this.#eachHost((host, place) =>
@@ -173,7 +172,6 @@ export class Experiment {
         ringFile: join(this.#directory, `${barrier}-${host.name}`),
       }),
     );
-    if (hold) return;
     const targets = planTargets(new Map(this.#hosts.map(({ name }, place) => [name, armed[place]!.ports])));
     const sent = await this.#eachHost((host) => host.call('probe', { targets: targets.get(host.name)! }));
     const paths = new Map(this.#hosts.map(({ name }, place) => [name, sent[place]!]));

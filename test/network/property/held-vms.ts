@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { MarkerExchange } from '../../../src/agent/snapshot/marker-exchange.ts';
+import { MarkerExchange } from '../../../src/agent/session/marker-exchange.ts';
 import { Endpoint } from '../../../src/bench/traffic/index.ts';
 import { runCut, runResume } from '../../../src/native/barrier.ts';
 import { monotonicNs } from '../../../src/native/clock.ts';
@@ -100,6 +100,7 @@ export class HeldVms {
   }
 
   async flush(directory: string): Promise<void> {
+    this.#markers.stop();
     await this.#ports.flush({ ...drainLimits, watched: watched(), signal: this.#signal });
     this.#ports.preload((await readFrameFile(join(directory, frameFile))).frames);
   }

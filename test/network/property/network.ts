@@ -81,11 +81,6 @@ export class CaseNetwork {
     }
   }
 
-  /** Until nothing is on a wire that has a delay. */
-  async wireIsEmpty(): Promise<void> {
-    await this.#delayLine?.isEmpty();
-  }
-
   /** Frames that the network has dropped so far: on their way into its switches and out of them, and in queues. */
   async drops(): Promise<number> {
     const counts = [this.#wire, ...this.namespaces].map(async (namespace) => {

@@ -12,7 +12,7 @@ import type { VmPorts } from '../../network/vm-ports.ts';
 import type { AgentParams, MarkerSource, NamesByHost } from '../../protocol/rpc.ts';
 
 const rounds = { probe: 1, last: 2 } as const;
-/** As long as the others listen (markerListenBoundMs of the controller). */
+/** As long as the others listen (src/controller/hosts/marked-paths.ts). */
 const probeBoundMs = 1_000;
 const lastBoundMs = 5_000;
 const pollMs = 1;
