@@ -1,4 +1,6 @@
 // Clocks, and a sleep that ends at an instant.
+#include <sys/timex.h>
+
 #include <ctime>
 
 #include "addon.h"
@@ -32,6 +34,14 @@ static Napi::Value RealtimeMinusMonotonicNs(const Napi::CallbackInfo &info) {
     }
   }
   return BigIntOf(info.Env(), best);
+}
+
+// How far CLOCK_REALTIME may be off at most, if a daemon keeps it and has told the kernel (adjtimex(2)); null if nobody does,
+// or while a leap second is near: then two hosts may differ by one.
+static Napi::Value RealtimeErrorNs(const Napi::CallbackInfo &info) {
+  timex state = {};
+  bool kept = adjtimex(&state) == TIME_OK && (state.status & STA_UNSYNC) == 0;
+  return kept ? Napi::Number::New(info.Env(), double(state.maxerror) * 1000) : info.Env().Null();
 }
 
 class SleepJob : public Job {
@@ -92,6 +102,7 @@ static Facility clock_facility([](Napi::Env env, Napi::Object exports) {
   exports.Set("monotonicNs", Napi::Function::New<ClockNs<CLOCK_MONOTONIC>>(env));
   exports.Set("realtimeNs", Napi::Function::New<ClockNs<CLOCK_REALTIME>>(env));
   exports.Set("taiNs", Napi::Function::New<ClockNs<CLOCK_TAI>>(env));
+  exports.Set("realtimeErrorNs", Napi::Function::New<RealtimeErrorNs>(env));
   exports.Set("realtimeMinusMonotonicNs", Napi::Function::New<RealtimeMinusMonotonicNs>(env));
   exports.Set("startNanosleep", Napi::Function::New<StartNanosleep>(env));
   exports.Set("startSleep", Napi::Function::New<StartSleep>(env));

@@ -1,8 +1,9 @@
 import { StaghornError } from '../errors/index.ts';
-import type { Experiment, ExternalFrames, HostSpec } from '../protocol/resources.ts';
+import type { Experiment, ExternalFrames } from '../protocol/resources.ts';
 import type { AgentPool } from './hosts/agent-pool.ts';
 import { defaultFrameBufferBytes, type BarrierHost } from './hosts/agent-barrier.ts';
 import { exchangesOf, exchangingMax } from './hosts/clock-offset.ts';
+import { offsetsByUtc } from './hosts/utc-offsets.ts';
 import { Turns } from './hosts/turns.ts';
 import type { Catalog, ExperimentDefinition, StoredExperiment } from './catalog/catalog.ts';
 
@@ -106,21 +107,18 @@ export class Experiments {
     const specs = hosts.filter((host) => only === undefined || only.has(host.name));
     const links = await this.#pool.connectAll(specs, transport);
     const turns = new Turns(exchangingMax);
-    return Promise.all(
-      links.map(async (link, index): Promise<BarrierHost> => {
-        const spec: HostSpec = specs[index]!;
-        return {
-          name: spec.name,
-          link,
-          vms: spec.vms ?? null,
-          externalPorts: spec.external ?? [],
-          frameBufferBytes,
-          clock: await turns.take(() =>
-            clocks === 'known' ? link.knownClock() : link.measureClock(exchangesOf(specs.length)),
-          ),
-        };
-      }),
+    const measured = await Promise.all(
+      links.map((link) =>
+        turns.take(() =>
+          clocks === 'known' ? link.knownClock() : link.measureClock(exchangesOf(specs.length)),
+        ),
+      ),
     );
+    const offsets = offsetsByUtc(measured);
+    return links.map((link, index): BarrierHost => {
+      const { name: host, vms = null, external = [] } = specs[index]!;
+      return { name: host, link, vms, externalPorts: external, frameBufferBytes, clock: offsets[index]! };
+    });
   }
 
   #withState(stored: StoredExperiment): Experiment {

@@ -6,6 +6,7 @@ interface ClockAddon {
   monotonicNs(): bigint;
   realtimeNs(): bigint;
   taiNs(): bigint;
+  realtimeErrorNs(): number | null;
   realtimeMinusMonotonicNs(): bigint;
   startNanosleep(atNs: bigint): NativeJob<number>;
   startSleep(options: Required<Omit<SleepOptions, 'signal'>>): NativeJob<SleepResult>;
@@ -45,6 +46,14 @@ export function realtimeNs(): bigint {
 /** CLOCK_TAI: realtime and the leap seconds, if the host's NTP daemon has told the kernel of them. */
 export function taiNs(): bigint {
   return addon.taiNs();
+}
+
+/**
+ * How far CLOCK_REALTIME may be from UTC at most, nanoseconds, by what a daemon (chrony, ntpd, phc2sys) has told the
+ * kernel: `maxerror` of adjtimex(2), which grows between its updates. Null: nobody keeps the clock, or a leap second is near.
+ */
+export function realtimeErrorNs(): number | null {
+  return addon.realtimeErrorNs();
 }
 
 /** What CLOCK_REALTIME is ahead of CLOCK_MONOTONIC by now: the best of a few paired reads, good to some 100 ns. */

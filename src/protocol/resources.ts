@@ -157,6 +157,12 @@ export type SnapshotVm = z.infer<typeof snapshotVm>;
 export const snapshotHost = z.strictObject({
   host: z.string(),
   clockErrorNs: z.int().describe('Bound on the error of the offset between its clock and the controller’s'),
+  clockSource: z
+    .enum(['exchanges', 'utc'])
+    .default('exchanges')
+    .describe(
+      'utc: all hosts are kept by chrony, ntpd or PTP, and the bound is what that says: how far the clock may be from UTC',
+    ),
   wakeLatenessNs: z.int().describe('How late the thread that makes the cut woke'),
   realtime: z.boolean().describe('Whether that thread had real-time priority'),
 });

@@ -34,6 +34,13 @@ export const cutReport = z.strictObject({
 });
 export type CutReport = z.infer<typeof cutReport>;
 
+/** What a host whose CLOCK_REALTIME is kept (by chrony, ntpd, phc2sys) says of UTC. */
+const utcReading = z.strictObject({
+  aheadNs: instantNs.describe('UTC minus its CLOCK_MONOTONIC'),
+  errorNs: z.number().describe('By how much that may be wrong'),
+});
+export type UtcReading = z.infer<typeof utcReading>;
+
 /** A VM's port as the other hosts may reach it: a source and an addressee of markers (docs/protocol.md#markers). */
 export const armedPort = z.strictObject({
   vm: z.string(),
@@ -124,7 +131,13 @@ export const agentContract = {
           .describe('What an earlier agent had left half-done and this one put right'),
       }),
     },
-    clock: { params: nothing, result: z.strictObject({ monotonicNs: instantNs, realtimeNs: instantNs }) },
+    clock: {
+      params: nothing,
+      result: z.strictObject({
+        monotonicNs: instantNs,
+        utc: utcReading.nullable().describe('Null: nobody keeps its CLOCK_REALTIME'),
+      }),
+    },
     discover: {
       params: z.strictObject({ vms: z.array(z.string()).nullable() }),
       result: z.strictObject({ vms: z.array(vm) }),

@@ -44,7 +44,7 @@ export class SimulatedAgent {
       ...{ protocolVersion, agentVersion: version, hostname: this.#parts.host.name },
       ...{ kernel: '6.1', nodeVersion: process.versions.node, recovered: null },
     }),
-    clock: () => ({ monotonicNs: this.#parts.time.nowNs(), realtimeNs: this.#parts.time.nowNs() }),
+    clock: () => ({ monotonicNs: this.#parts.time.nowNs(), utc: this.#parts.host.utc() }),
     discover: () => ({ vms: [] }),
     ports: () => ({ ports: [] }),
     arm: (params, { signal }) => this.#arm(params, signal),

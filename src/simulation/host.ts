@@ -1,4 +1,4 @@
-import type { ArmedPort } from '../protocol/rpc.ts';
+import type { ArmedPort, UtcReading } from '../protocol/rpc.ts';
 import type { Time } from '../protocol/time.ts';
 
 /** What a simulated agent reports of what it does, for whoever watches. */
@@ -21,6 +21,8 @@ export class SimulatedHost {
   readonly ports: readonly ArmedPort[];
   /** The host's clock. */
   readonly time: Time;
+  /** What it says of UTC; null: nothing. */
+  readonly utc: () => UtcReading | null;
   /** VMs that stand still. */
   readonly stopped = new Set<string>();
   /** Snapshots on its disk. */
@@ -31,9 +33,10 @@ export class SimulatedHost {
   /** How many times as long everything takes. */
   slowness = 1;
 
-  constructor(index: number, vmCount: number, time: Time) {
+  constructor(index: number, vmCount: number, time: Time, utc: () => UtcReading | null = () => null) {
     this.name = `h${index}`;
     this.time = time;
+    this.utc = utc;
     this.vms = Array.from({ length: vmCount }, (_, vm) => `vm${index}-${vm}`);
     this.ports = this.vms.map((vm, place) => ({
       vm,

@@ -4,6 +4,8 @@ import { Controller } from '../controller/controller.ts';
 import { markInterrupted } from '../controller/index.ts';
 import type { StaghornError } from '../errors/index.ts';
 import type { Logger } from '../protocol/logger.ts';
+import type { UtcReading } from '../protocol/rpc.ts';
+import type { Time } from '../protocol/time.ts';
 import { SimulatedAgent } from './agent.ts';
 import { SimulatedConnection, type NetworkTemper } from './connection.ts';
 import { SimulatedHost } from './host.ts';
@@ -56,16 +58,27 @@ export class Site {
       lossRate: 0,
       duplicationRate: 0,
     };
+    const errorNs = random.chance(0.5) ? random.between(1e3, 5e6) : null;
+    const liar = random.chance(0.25) ? random.count(0, hostCount - 1) : -1;
     this.hosts = Array.from({ length: hostCount }, (_, index) => {
       const offsetNs = BigInt(Math.round(random.between(-Number(bootNs) / 2, 1e15)));
       const time = new HostTime(this.time, offsetNs, random.between(-90, 90));
-      return new SimulatedHost(index, vmsPerHost, time);
+      const utc = errorNs === null ? undefined : this.#utcOf(time, errorNs, index === liar);
+      return new SimulatedHost(index, vmsPerHost, time, utc);
     });
     const trace = (text: string) => this.note(text);
     this.invariants = new Invariants(this.hosts, this.time, trace, (host) => this.#watchOthers(host));
     this.startController();
     const hosts = this.hosts.map(({ name }) => ({ name }));
     this.#controller.addExperiment({ name: experimentName, hosts }).catch(() => undefined);
+  }
+
+  /** A host whose CLOCK_REALTIME is kept, as well as it says; or that has missed a leap second. */
+  #utcOf(time: Time, errorNs: number, lies: boolean): () => UtcReading {
+    return () => {
+      const wrongNs = this.#random.between(-errorNs, errorNs) + (lies ? 1e9 : 0);
+      return { aheadNs: this.time.nowNs() - time.nowNs() + BigInt(Math.round(wrongNs)), errorNs };
+    };
   }
 
   get controller(): Controller {

@@ -65,6 +65,7 @@ export function makeSnapshot(number: number, given: Partial<Snapshot> = {}): Sna
     hosts: [...new Set(vms.map(({ host }) => host))].map((host) => ({
       host,
       clockErrorNs: 10_000,
+      clockSource: 'exchanges',
       wakeLatenessNs: 600,
       realtime: true,
     })),

@@ -6,6 +6,7 @@ export const suites: readonly string[] = [
   'test/network/gate-crash.test.ts',
   'test/network/gated-ports.test.ts',
   'test/network/offload.test.ts',
+  'test/kernel/suites/clock.guest.ts',
   'test/kernel/suites/netem.guest.ts',
   'test/kernel/suites/vhost.guest.ts',
   'test/kernel/suites/tcp.guest.ts',

@@ -54,6 +54,13 @@ const mutations: readonly ProtocolMutation[] = [
     breaks: 'when one host gives up, time goes on on the others',
   },
   {
+    mistake: 'what a host says of UTC is believed although the exchanges with it contradict',
+    file: `${controller}/hosts/utc-offsets.ts`,
+    text: 'if (apartNs > clock.errorNs + anchor.errorNs + utc.errorNs + anchor.utc.errorNs) return null;',
+    instead: '',
+    breaks: 'a skew is as far from the true one as its bound says, at most',
+  },
+  {
     mistake: 'only one host is told of an abort',
     file: `${controller}/barrier/machine.ts`,
     text: 'const reachable = this.#hosts.filter((host) => !this.#lost.has(host));',

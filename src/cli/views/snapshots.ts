@@ -52,9 +52,9 @@ export function describeSnapshot(one: Snapshot): string {
 
 /** How well each host made the cut. */
 function describeHosts({ hosts }: Snapshot): string {
-  const rows = hosts.map(({ host, clockErrorNs, wakeLatenessNs, realtime }) => [
+  const rows = hosts.map(({ host, clockErrorNs, clockSource, wakeLatenessNs, realtime }) => [
     host,
-    `± ${formatDuration(clockErrorNs)}`,
+    `± ${formatDuration(clockErrorNs)}${clockSource === 'utc' ? ' by UTC' : ''}`,
     formatDuration(wakeLatenessNs),
     realtime ? 'yes' : 'no',
   ]);

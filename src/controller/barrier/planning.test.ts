@@ -15,6 +15,7 @@ import {
 const clock = (offsetNs: bigint, roundTripNs: number) => ({
   offsetNs,
   errorNs: roundTripNs / 2,
+  source: 'exchanges' as const,
   atNs: 0n,
   roundTripNs,
   usualRoundTripNs: 2 * roundTripNs,

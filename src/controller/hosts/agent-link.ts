@@ -18,7 +18,7 @@ import {
   type RemoteProcess,
   type RpcClient,
 } from '../../transport/index.ts';
-import { exchangesOf, HostClock, type ClockOffset } from './clock-offset.ts';
+import { exchangesOf, HostClock, type MeasuredClock } from './clock-offset.ts';
 
 const helloTimeoutMs = 90_000;
 const clockTimeoutMs = 5_000;
@@ -143,7 +143,7 @@ export class AgentLink {
   }
 
   /** By exchanges one after another, so many at most, until one is as quick as those that are remembered. */
-  async measureClock(exchangesMax: number): Promise<ClockOffset> {
+  async measureClock(exchangesMax: number): Promise<MeasuredClock> {
     for (let i = 0; i < exchangesMax; i++) {
       await this.#exchange();
       if (this.#clock.wasQuick) break;
@@ -152,15 +152,15 @@ export class AgentLink {
   }
 
   /** From the exchanges that there were anyhow, if one of them is fresh. */
-  async knownClock(): Promise<ClockOffset> {
+  async knownClock(): Promise<MeasuredClock> {
     const nowNs = this.time.nowNs();
     return this.#clock.isFresh(nowNs) ? this.#clock.at(nowNs) : this.measureClock(exchangesOf(1));
   }
 
   async #exchange(): Promise<void> {
     const sentAtNs = this.time.nowNs();
-    const { monotonicNs } = await this.call('clock', {}, clockTimeoutMs);
-    this.#clock.add({ sentAtNs, hostNs: monotonicNs, receivedAtNs: this.time.nowNs() });
+    const { monotonicNs: hostNs, utc } = await this.call('clock', {}, clockTimeoutMs);
+    this.#clock.add({ sentAtNs, hostNs, utc, receivedAtNs: this.time.nowNs() });
   }
 
   /** Listens to what concerns one barrier; returns how to stop. */

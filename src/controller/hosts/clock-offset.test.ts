@@ -14,6 +14,7 @@ describe('the offset of a clock', () => {
     expect(clockOffset(exchanges, 10_200n)).toEqual({
       offsetNs: 4950n,
       errorNs: 100,
+      source: 'exchanges',
       atNs: 10_200n,
       roundTripNs: 200,
       usualRoundTripNs: 200,
@@ -67,6 +68,7 @@ describe('two hosts against each other', () => {
   const clock = (errorNs: number) => ({
     offsetNs: 0n,
     errorNs,
+    source: 'exchanges' as const,
     atNs: 0n,
     roundTripNs: 0,
     usualRoundTripNs: 0,

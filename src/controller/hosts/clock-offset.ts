@@ -1,9 +1,15 @@
+import type { UtcReading } from '../../protocol/rpc.ts';
+
 /** What is known of a host's clock against the controller's, both CLOCK_MONOTONIC. */
 export interface ClockOffset {
   /** Host minus controller, nanoseconds. */
   readonly offsetNs: bigint;
-  /** The true offset lies within this of `offsetNs` at `atNs`, an instant of the controller's clock. */
+  /**
+   * The true offset lies within this of `offsetNs` at `atNs`, an instant of the controller's clock. By UTC: but for an
+   * error that all hosts share, which does not show between them.
+   */
   readonly errorNs: number;
+  readonly source: ClockSource;
   readonly atNs: bigint;
   /** The shortest round trip of the newest ones, their median, and one that few are longer than. */
   readonly roundTripNs: number;
@@ -11,10 +17,19 @@ export interface ClockOffset {
   readonly slowRoundTripNs: number;
 }
 
+/** How an offset is known: by exchanges with the host alone, or by what it says of UTC. */
+export type ClockSource = 'exchanges' | 'utc';
+
+/** With what the host has said of UTC last, its error as of `atNs`. */
+export interface MeasuredClock extends ClockOffset {
+  readonly utc: UtcReading | null;
+}
+
 export interface ClockExchange {
   readonly sentAtNs: bigint;
   readonly hostNs: bigint;
   readonly receivedAtNs: bigint;
+  readonly utc?: UtcReading | null;
 }
 
 /**
@@ -32,12 +47,12 @@ const comparedMin = 3;
 /** With so many hosts there are exchanges at once: more would measure how long they wait for each other. */
 export const exchangingMax = 64;
 
+const driftNs = (apartNs: bigint) => Math.ceil((Math.abs(Number(apartNs)) * driftPpm) / 1e6);
 const tripNs = ({ sentAtNs, receivedAtNs }: ClockExchange) => receivedAtNs - sentAtNs;
 
 /** Of one exchange, as known now: the host read its clock somewhere between sending and receiving, and has drifted since. */
 function boundNs(exchange: ClockExchange, nowNs: bigint): number {
-  const ageNs = Number(nowNs - exchange.receivedAtNs);
-  return Math.ceil(Number(tripNs(exchange)) / 2 + (ageNs * driftPpm) / 1e6);
+  return Math.ceil(Number(tripNs(exchange)) / 2) + driftNs(nowNs - exchange.receivedAtNs);
 }
 
 /**
@@ -57,6 +72,7 @@ export function clockOffset(
   return {
     offsetNs: best.hostNs - (best.sentAtNs + best.receivedAtNs) / 2n,
     errorNs: boundNs(best, nowNs),
+    source: 'exchanges',
     atNs: nowNs,
     roundTripNs: trips[0]!,
     usualRoundTripNs: trips[Math.floor((trips.length - 1) / 2)]!,
@@ -99,15 +115,20 @@ export class HostClock {
   }
 
   /** @param newest of so many exchanges the round trips count: older ones had other work beside them */
-  at(nowNs: bigint, newest: number = this.#exchanges.length): ClockOffset {
-    return clockOffset(this.#exchanges, nowNs, newest);
+  at(nowNs: bigint, newest: number = this.#exchanges.length): MeasuredClock {
+    return { ...clockOffset(this.#exchanges, nowNs, newest), utc: this.#utcAt(nowNs) };
+  }
+
+  /** Only the newest counts: a clock that nobody keeps any more, or that was set, has said so by then. */
+  #utcAt(nowNs: bigint): UtcReading | null {
+    const { utc = null, receivedAtNs } = this.#exchanges.at(-1)!;
+    return utc === null ? null : { ...utc, errorNs: utc.errorNs + driftNs(nowNs - receivedAtNs) };
   }
 }
 
 /** The bound at another instant: the clocks drift on. */
 export function errorNsAt({ errorNs, atNs }: ClockOffset, instantNs: bigint): number {
-  const apartNs = Math.abs(Number(instantNs - atNs));
-  return errorNs + Math.ceil((apartNs * driftPpm) / 1e6);
+  return errorNs + driftNs(instantNs - atNs);
 }
 
 /**

@@ -61,7 +61,7 @@ function describeHosts(
   return hosts.map(({ name, clock }) => {
     const { wakeLatenessNs, realtime } = cut.get(name)!;
     const clockErrorNs = firstStopNs === null ? clock.errorNs : errorNsAt(clock, firstStopNs);
-    return { host: name, clockErrorNs, wakeLatenessNs, realtime };
+    return { host: name, clockErrorNs, clockSource: clock.source, wakeLatenessNs, realtime };
   });
 }
 
