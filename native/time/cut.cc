@@ -193,7 +193,7 @@ class CutJob : public Job {
     if (!pauser_) return;
     pauser_->Release([this, &vcpus] {
       for (PreparedWrite *write : order_) pauser_->LetGo(write->main_thread);
-      vcpus.LetGo(*pauser_, kHeldBoundNs);
+      vcpus.LetGo(*pauser_, false, kHeldBoundNs);
     });
   }
 

@@ -22,8 +22,8 @@ HeldVcpus::HeldVcpus(const std::vector<PreparedWrite> &writes) {
   }
 }
 
-bool HeldVcpus::MayGo(const Vm &vm) {
-  if (vm.write->error != 0) return true;
+bool HeldVcpus::MayGo(const Vm &vm, bool answered) const {
+  if (vm.write->error != 0 || (answered && IsAnswered(*vm.write))) return true;
   // The number of the system call that it sleeps in; "running" while it does not (proc(5)).
   char text[64];
   ssize_t length = pread(vm.syscall.get(), text, sizeof text - 1, 0);
@@ -32,10 +32,10 @@ bool HeldVcpus::MayGo(const Vm &vm) {
   return text[0] >= '0' && text[0] <= '9' && strtol(text, nullptr, 10) == SYS_futex;
 }
 
-void HeldVcpus::LetGo(ThreadPauser &pauser, int64_t bound_ns) {
+void HeldVcpus::LetGo(ThreadPauser &pauser, bool answered, int64_t bound_ns) {
   for (int64_t end_ns = MonotonicNs() + bound_ns; !vms_.empty() && MonotonicNs() < end_ns;) {
     for (size_t i = 0; i < vms_.size();) {
-      if (!MayGo(vms_[i])) {
+      if (!MayGo(vms_[i], answered)) {
         i++;
         continue;
       }

@@ -54,12 +54,12 @@ void AwaitAll(const std::vector<PreparedWrite> &writes, int64_t bound_ns, int64_
   }
 }
 
+}  // namespace
+
 bool IsAnswered(const PreparedWrite &write) {
   pollfd fd = {write.fd, POLLIN, 0};
   return write.error != 0 || poll(&fd, 1, 0) != 0;
 }
-
-}  // namespace
 
 void WriteOut(PreparedWrite &write) {
   WriteUpTo(write, write.length);

@@ -26,7 +26,7 @@ struct PreparedWrite {
   pid_t main_thread;
   std::vector<pid_t> vcpus;  // held with it
   std::shared_ptr<ThreadPauser> lets_go;  // right after the write
-  int64_t written_ns;
+  int64_t written_ns;  // or let go
   int error;
 };
 
@@ -37,6 +37,9 @@ void WriteOut(PreparedWrite &write);
 void WriteHeads(std::vector<PreparedWrite> &writes);
 // Makes of what was written ahead commands that QEMU refuses.
 void RecallHeads(std::vector<PreparedWrite> &writes);
+
+// Whether QEMU has said something; true also if it was told nothing.
+bool IsAnswered(const PreparedWrite &write);
 
 // Until every QEMU has read its command, at most for `bound_ns`.
 void AwaitRead(const std::vector<PreparedWrite> &writes, int64_t bound_ns);

@@ -5,11 +5,11 @@ import { requireRingTaps } from './leftovers.ts';
 import type { NativePause } from './paused-threads.ts';
 import type { LeftoverJournal, NativeJournal, RingTap } from './leftovers.ts';
 
-/** A VM of which threads stand still when `stop` comes, so that it is carried out at once. */
+/** A VM of which threads stand still when its command comes, so that it is carried out at once. */
 export interface HeldVm {
-  /** QEMU's main thread, which carries it out; the command is read by another (QEMU's mon_iothread). */
+  /** QEMU's main thread, which carries out `stop` and `cont`; the command is read by another (QEMU's mon_iothread). */
   readonly mainThread: number;
-  /** They go on once the main thread waits for them. */
+  /** They go on once the main thread waits for them, or has said that the VM runs. */
   readonly vcpuThreads: readonly number[];
 }
 
@@ -20,9 +20,6 @@ export interface BarrierWrite {
   readonly bytes: Uint8Array;
   /** So many of them mean nothing yet, and are written some milliseconds ahead: QEMU reads byte by byte. */
   readonly headBytes?: number;
-}
-
-export interface CutWrite extends BarrierWrite {
   readonly held?: HeldVm | null;
 }
 
@@ -52,7 +49,7 @@ export interface CutOptions {
   readonly ringBoundNs: number;
   /** Where frames go that stay in rings; null: they stay there. */
   readonly journal: LeftoverJournal | null;
-  readonly writes: readonly CutWrite[];
+  readonly writes: readonly BarrierWrite[];
   /** For how long QEMUs may take to answer while nobody reads their answers; 0: they are not waited for. */
   readonly answerBoundNs?: number;
   /** SCHED_FIFO priority, 1 to 99. */
@@ -62,6 +59,7 @@ export interface CutOptions {
 }
 
 export interface WriteOutcome {
+  /** If its main thread stood still: when that went on. */
   readonly writtenNs: bigint;
   /** A system error with `code`; null if all bytes were taken. */
   readonly error: (Error & { readonly code: string }) | null;

@@ -64,6 +64,8 @@ export interface ControlOptions {
 export interface Treatment {
   /** vCPUs stand still while the main thread works (docs/decisions/0029). */
   readonly holdsVcpus: boolean;
+  /** Main threads stand still for the resume too, and not for the stop alone. */
+  readonly holdsForResume: boolean;
 }
 
 interface Parts {
@@ -224,8 +226,8 @@ export class ControlledVm {
   }
 
   /** @param timeoutMs how long it may take until the VM runs */
-  prepareResume(timeoutMs = runStateTimeoutMs): RunStateChange {
-    return this.#prepare('cont', 'RESUME', null, timeoutMs);
+  prepareResume(treatment: Treatment, timeoutMs = runStateTimeoutMs): RunStateChange {
+    return this.#prepare('cont', 'RESUME', treatment, timeoutMs);
   }
 
   /** Keeps disks, devices and RAM of the VM, which must be stopped. */
@@ -268,18 +270,19 @@ export class ControlledVm {
   #prepare(
     command: 'stop' | 'cont',
     eventName: 'STOP' | 'RESUME',
-    treatment: Treatment | null,
+    { holdsVcpus, holdsForResume }: Treatment,
     timeoutMs: number,
   ): RunStateChange {
+    const vcpuThreads = holdsVcpus ? this.#vcpuThreads : [];
+    const isHeld = command === 'stop' || holdsForResume;
     // First what throws if the connection is gone. The event is awaited before the command is written.
     const prepared = this.qmp.prepare(command);
     const event = this.qmp.waitEvent(eventName, { timeoutMs });
-    const vcpuThreads = treatment?.holdsVcpus === true ? this.#vcpuThreads : [];
     return {
       bytes: prepared.bytes,
       headBytes: prepared.bytes.length - 1,
       letsGo: this.#held?.native ?? null,
-      held: treatment === null ? null : { mainThread: this.process.pid, vcpuThreads },
+      held: isHeld ? { mainThread: this.process.pid, vcpuThreads } : null,
       leaveAlone: () => this.qmp.leaveAlone(),
       happened: this.#instantOf(command, prepared, event),
     };

@@ -105,12 +105,12 @@ describe('a QEMU whose main thread stands still for its command', () => {
   const command = (execute: string) => Buffer.from(JSON.stringify({ execute }));
   const heldOf = (qemu: TestQemu) => ({ mainThread: qemu.pid, vcpuThreads: [] });
 
-  test('stops all the same, and goes on at its instant', async () => {
+  test('stops and goes on at the instants all the same', async () => {
     const qemus = [await startQemu(), await startQemu()];
-    const told = (execute: string) => qemus.map(({ qmp: { fd } }) => ({ fd, bytes: command(execute) }));
+    const told = (execute: string) =>
+      qemus.map((qemu) => ({ fd: qemu.qmp.fd, bytes: command(execute), held: heldOf(qemu) }));
     let answers = qemus.map((qemu) => qemu.qmp.answer());
-    const stops = told('stop').map((write, i) => ({ ...write, held: heldOf(qemus[i]!) }));
-    await runCut(cutOf({ writes: stops }));
+    await runCut(cutOf({ writes: told('stop') }));
     await Promise.all(answers);
     expect(await Promise.all(qemus.map((qemu) => qemu.status()))).toEqual(['paused', 'paused']);
     answers = qemus.map((qemu) => qemu.qmp.answer());
@@ -134,7 +134,7 @@ describe('a QEMU whose main thread stands still for its command', () => {
     await answer;
     expect(await qemu.status()).toBe('paused');
     answer = qemu.qmp.answer();
-    const writes = [{ fd: qemu.qmp.fd, bytes: command('cont'), atNs: inMs(30) }];
+    const writes = [{ fd: qemu.qmp.fd, bytes: command('cont'), held, atNs: inMs(30) }];
     await runResume({ writes, spinNs: 100_000 });
     await answer;
     expect(await qemu.status()).toBe('running');

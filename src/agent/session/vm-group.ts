@@ -9,8 +9,8 @@ import type { ReceiveBuffers } from '../../network/switches/receive-buffers.ts';
 import type { VmPort } from '../../network/vm-port.ts';
 import type { ReplaySummary, UnreadFrames, VmPorts } from '../../network/vm-ports.ts';
 import type { CutReport, VmResume } from '../../protocol/rpc.ts';
-import type { ControlledVm, RunStateChange } from '../../vmm/controlled-vm.ts';
-import { treatmentOf, type Demand } from './treatment.ts';
+import type { ControlledVm, RunStateChange, Treatment } from '../../vmm/controlled-vm.ts';
+import { gentle, treatmentOf, type Demand } from './treatment.ts';
 
 /** How long before an instant the barrier thread stops sleeping and begins to spin. */
 const spinNs = 150_000;
@@ -45,6 +45,7 @@ export class VmGroup {
   #replay: Promise<ReplaySummary> | undefined;
   #warnings: string[] = [];
   readonly #demandBefore: Demand;
+  #treatment: Treatment = gentle;
   /** Ends the hurry of the event loop; time stands still meanwhile. */
   #calmDown: () => void = () => undefined;
 
@@ -95,8 +96,8 @@ export class VmGroup {
     const gone = running.find(({ qmp }) => qmp.isClosed);
     if (gone !== undefined) throw disconnected(gone);
     this.#calmDown = hurryEventLoop();
-    const treatment = treatmentOf(this.#demandBefore, this.#demand(), availableParallelism());
-    const changes = running.map((vm) => ({ vm, change: vm.prepareStop(treatment) }));
+    this.#treatment = treatmentOf(this.#demandBefore, this.#demand(), availableParallelism());
+    const changes = running.map((vm) => ({ vm, change: vm.prepareStop(this.#treatment) }));
     const happened = changes.map(async ({ vm, change }) => {
       const stoppedAtNs = await change.happened;
       onStopped(vm.name, stoppedAtNs);
@@ -139,7 +140,7 @@ export class VmGroup {
     const gone = all.filter((vm) => !waking.includes(vm)).map((vm) => Promise.reject(disconnected(vm)));
     const changes = waking.map((vm) => ({
       vm,
-      change: vm.prepareResume(timeoutMs),
+      change: vm.prepareResume(this.#treatment, timeoutMs),
       atNs: instants.get(vm.name) ?? monotonicNs(),
     }));
     const happened = Promise.allSettled([

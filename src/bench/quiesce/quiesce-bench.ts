@@ -71,7 +71,7 @@ async function measure(
         const stops = await way.stop(fleet.vms, { before, after });
         await delay(pausedMs);
         worksMs.push(workMs(before, after, fleet.look(), stops));
-        const resumes = await way.resume(fleet.vms, stops);
+        const resumes = await way.resume(fleet.vms, stops, { before, after });
         skews.push(spreadMs(stops));
         spreads.push(spreadMs(resumes.map((resume, place) => resume - stops[place]!)));
       }

@@ -19,7 +19,7 @@ export interface Way {
   /** @returns when each VM's vCPUs had stopped, CLOCK_MONOTONIC */
   stop(vms: readonly FleetVm[], demand: Demand): Promise<bigint[]>;
   /** Each goes on equally long after its own stop, where the way can do that. @returns when each ran again */
-  resume(vms: readonly FleetVm[], stops: readonly bigint[]): Promise<bigint[]>;
+  resume(vms: readonly FleetVm[], stops: readonly bigint[], demand: Demand): Promise<bigint[]>;
 }
 
 const leadNs = 20_000_000n;
@@ -42,7 +42,7 @@ export const parallelQmp: Way = {
 };
 
 export interface Treatment {
-  /** Which threads of QEMU stand still when `stop` comes; by load: vCPUs where that helps, as the agent does. */
+  /** Which threads of QEMU stand still when its command comes; by load: vCPUs where that helps, as the agent does. */
   readonly held: 'nobody' | 'main threads' | 'main threads and vCPUs' | 'by load';
   /** The command but its last byte is written before the instant. */
   readonly ahead: boolean;
@@ -52,25 +52,35 @@ export interface Treatment {
 
 /** As Staghorn's agent does (src/agent/session/vm-group.ts). */
 export function barrier(name: string, { held, ahead, quiet }: Treatment): Way {
-  const heldOf = ({ pid, vcpuThreads }: FleetVm, vcpus: boolean) =>
-    held === 'nobody' ? null : { mainThread: pid, vcpuThreads: vcpus ? vcpuThreads : [] };
-  const holdsVcpus = (demand: Demand) =>
-    held === 'main threads and vCPUs' ||
-    (held === 'by load' && treatmentOf(demand.before, demand.after, availableParallelism()).holdsVcpus);
+  const changes = (
+    vms: readonly FleetVm[],
+    command: 'stop' | 'cont',
+    event: QmpEventName,
+    { before, after }: Demand,
+  ) => {
+    const chosen =
+      held === 'by load'
+        ? treatmentOf(before, after, availableParallelism())
+        : { holdsVcpus: held === 'main threads and vCPUs', holdsForResume: true };
+    const isHeld = held !== 'nobody' && (command === 'stop' || chosen.holdsForResume);
+    return vms.map((vm) => ({
+      ...prepared(vm, command, event, ahead),
+      held: isHeld ? { mainThread: vm.pid, vcpuThreads: chosen.holdsVcpus ? vm.vcpuThreads : [] } : null,
+    }));
+  };
   const answerBoundNs = quiet ? 20_000_000 : 0;
   return {
     name,
     stop: (vms, demand) => {
-      const vcpus = holdsVcpus(demand);
-      const writes = vms.map((vm) => ({ ...prepared(vm, 'stop', 'STOP', ahead), held: heldOf(vm, vcpus) }));
+      const writes = changes(vms, 'stop', 'STOP', demand);
       const rings = { modeWords: [], taps: [], ringBoundNs: 0, journal: null };
       const atNs = monotonicNs() + leadNs;
       return told(vms, writes, quiet, () => runCut({ atNs, spinNs, writes, answerBoundNs, ...rings }));
     },
-    resume: (vms, stops) => {
+    resume: (vms, stops, demand) => {
       const pauseNs = monotonicNs() + resumeLeadNs - stops.reduce((a, b) => (a < b ? a : b));
-      const writes = vms.map((vm, place) => ({
-        ...prepared(vm, 'cont', 'RESUME', ahead),
+      const writes = changes(vms, 'cont', 'RESUME', demand).map((change, place) => ({
+        ...change,
         atNs: stops[place]! + pauseNs,
       }));
       return told(vms, writes, quiet, () => runResume({ writes, spinNs, answerBoundNs }));
