@@ -81,7 +81,7 @@ Napi::Value DuplicatePacketSockets(const Napi::CallbackInfo &info) {
   return found;
 }
 
-// readReceiveBuffer(fd): {bytes, filledBytes}, as the kernel counts them: with what it keeps about each frame.
+// readReceiveBuffer(fd): {bytes, filledBytes, dropped}; bytes as the kernel counts them: with what it keeps about each frame.
 Napi::Value ReadReceiveBuffer(const Napi::CallbackInfo &info) {
   Napi::Env env = info.Env();
   uint32_t memory[SK_MEMINFO_VARS] = {};
@@ -90,6 +90,7 @@ Napi::Value ReadReceiveBuffer(const Napi::CallbackInfo &info) {
   Napi::Object buffer = Napi::Object::New(env);
   buffer.Set("bytes", Napi::Number::New(env, memory[SK_MEMINFO_RCVBUF]));
   buffer.Set("filledBytes", Napi::Number::New(env, memory[SK_MEMINFO_RMEM_ALLOC]));
+  buffer.Set("dropped", Napi::Number::New(env, memory[SK_MEMINFO_DROPS]));
   return buffer;
 }
 

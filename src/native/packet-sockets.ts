@@ -8,10 +8,12 @@ export interface PacketSocket {
   readonly ifindex: number;
 }
 
-/** As the kernel counts it: a small frame weighs some 768 bytes. */
+/** Bytes as the kernel counts them: a small frame weighs some 768. */
 export interface ReceiveBuffer {
   readonly bytes: number;
   readonly filledBytes: number;
+  /** Frames for which it never had room; modulo 2^32. */
+  readonly dropped: number;
 }
 
 interface PacketSocketsAddon {

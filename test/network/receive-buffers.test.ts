@@ -1,7 +1,11 @@
 import { writeSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { closeDescriptor } from '../../src/native/descriptors.ts';
-import { duplicatePacketSockets, readReceiveBuffer } from '../../src/native/packet-sockets.ts';
+import {
+  duplicatePacketSockets,
+  readReceiveBuffer,
+  setReceiveBuffer,
+} from '../../src/native/packet-sockets.ts';
 import { ReceiveBuffers } from '../../src/network/switches/receive-buffers.ts';
 import { daemonPid } from '../../src/unixctl/index.ts';
 import { NetworkLab, numberedFrame, numbers, until } from './network-lab.ts';
@@ -40,10 +44,12 @@ describe("the buffers of a switch's sockets", () => {
     return buffers;
   }
 
-  function bufferOf({ ifindex }: LabTap) {
+  const bufferOf = (tap: LabTap) => withSocketOf(tap, readReceiveBuffer);
+
+  function withSocketOf<T>({ ifindex }: LabTap, use: (fd: number) => T): T {
     const sockets = duplicatePacketSockets(switchPid);
     try {
-      return readReceiveBuffer(sockets.find((socket) => socket.ifindex === ifindex)!.fd);
+      return use(sockets.find((socket) => socket.ifindex === ifindex)!.fd);
     } finally {
       for (const { fd } of sockets) closeDescriptor(fd);
     }
@@ -71,8 +77,25 @@ describe("the buffers of a switch's sockets", () => {
   }
 
   it('lose frames while the switch stands still, as they are', async () => {
+    const { dropped } = bufferOf(from);
     const received = await burstPast(() => undefined);
     expect(received.length).toBeLessThan(burstFrames);
+    expect(bufferOf(from).dropped - dropped).toBe(burstFrames - received.length);
+  });
+
+  it('count what finds no room although they are larger', async () => {
+    await burstPast(() => undefined);
+    const small = bufferOf(from).bytes;
+    const buffers = await find(from, to);
+    buffers.enlarge();
+    expect(buffers.dropped).toBe(0);
+    await burstPast(() => {
+      withSocketOf(from, (fd) => setReceiveBuffer(fd, small));
+      writeSync(from.fd, numberedFrame(burstFrames + 2));
+    });
+    expect(buffers.dropped).toBe(1);
+    await buffers.putBack();
+    expect(buffers.dropped).toBe(1);
   });
 
   it('keep every frame once they are larger', async () => {

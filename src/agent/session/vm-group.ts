@@ -77,9 +77,10 @@ export class VmGroup {
     this.edge?.attach();
   }
 
-  /** What a cut found that a snapshot may lack, in words. */
+  /** What a cut found that a snapshot may lack, in words, and what the network has lost meanwhile by itself. */
   get warnings(): readonly string[] {
-    return this.#warnings;
+    const dropped = this.buffers?.dropped ?? 0;
+    return dropped === 0 ? this.#warnings : [...this.#warnings, droppedWarning(dropped)];
   }
 
   /**
@@ -254,6 +255,9 @@ function disconnected({ name }: ControlledVm): StaghornError {
     context: { vm: name },
   });
 }
+
+const droppedWarning = (count: number) =>
+  `Open vSwitch got too little processor time, and dropped ${count} frames on their way into it: its sockets were full`;
 
 function unreadWarning({ port: { vm, name }, kept, dropped }: UnreadFrames): string {
   if (dropped)

@@ -91,8 +91,9 @@ function wordsOf(outcomes: readonly CutOutcome[]): string {
   const pauseMs = median((outcome) => outcome.pauseMs).toFixed(1);
   const fromRings = outcomes.reduce((sum, { framesFromRings }) => sum + framesFromRings, 0);
   const waitMs = Math.max(...outcomes.map(({ switchWaitMs }) => switchWaitMs)).toFixed(1);
+  const dropped = outcomes.reduce((sum, outcome) => sum + outcome.dropped, 0);
   const starved = `a switch was without a processor for at most ${waitMs} ms of a cut`;
-  return `; ${frames} frames held and ${pauseMs} ms in the median cut, ${fromRings} frames from rings in all; ${starved}`;
+  return `; ${frames} frames held and ${pauseMs} ms in the median cut, ${fromRings} frames from rings in all; ${starved}, and ${dropped} frames were dropped by switches between arming and the end`;
 }
 
 function describe(what: string, verdict: NetworkVerdict, words: string): BenchResult {

@@ -135,12 +135,14 @@ export class EndpointHost {
     await this.#armed.resumeAt(new Map(this.#armed.vms.map(({ name }) => [name, atNs])), new Map());
   }
 
-  /** Once everything that was held is back: takes the gate off. */
-  async settle(): Promise<void> {
+  /** Once everything that was held is back: takes the gate off. @returns frames that the switch dropped meanwhile */
+  async settle(): Promise<number> {
+    const buffers = this.#group?.buffers;
     await this.#group?.replayed();
     await this.#group?.close();
     this.#group = undefined;
     rmSync(this.#leftoverFile, { force: true });
+    return buffers?.dropped ?? 0;
   }
 
   async close(): Promise<void> {

@@ -19,6 +19,8 @@ export interface CutOutcome {
   readonly pauseMs: number;
   /** For how long in all a switch was ready to run and had no processor: that of the host where it was longest. */
   readonly switchWaitMs: number;
+  /** Frames that switches had no room for, between arming and the end. */
+  readonly dropped: number;
 }
 
 export interface NetworkVerdict extends Verdict {
@@ -80,7 +82,9 @@ export class EndpointNetwork {
     await this.#each((host) => host.flush(directory, this.#signal));
     const atNs = monotonicNs() + resumeLeadNs;
     await this.#together((host) => host.resumeRestoredAt(atNs));
-    await this.#each((host) => host.settle());
+    await this.#each(async (host) => {
+      await host.settle();
+    });
   }
 
   /** Lets everything arrive that was sent, and compares both; since the network has come to know its endpoints. */
@@ -142,10 +146,13 @@ export class EndpointNetwork {
     const firstNs = this.#hosts.map(({ firstStopNs }) => firstStopNs).reduce((a, b) => (a < b ? a : b));
     const pauseNs = monotonicNs() + resumeLeadNs - firstNs;
     await this.#together((host) => host.resume(pauseNs));
-    await this.#each((host) => host.settle());
+    let dropped = 0;
+    await this.#each(async (host) => {
+      dropped += await host.settle();
+    });
     const waitsNs = this.#hosts.map((host, place) => host.switchWaitNs() - waitedNs[place]!);
     const switchWaitMs = Math.max(...waitsNs) / 1e6;
-    return { framesInFlight, framesFromRings, pauseMs: Number(pauseNs) / 1e6, switchWaitMs };
+    return { framesInFlight, framesFromRings, pauseMs: Number(pauseNs) / 1e6, switchWaitMs, dropped };
   }
 
   /** One host after the other, each in its own network namespace: a thread is in one at a time. */

@@ -39,6 +39,8 @@ interface Entry extends PacketSocket {
 export class ReceiveBuffers {
   readonly #pid: number;
   #entries: readonly Entry[];
+  #droppedBefore = 0;
+  #droppedMeanwhile = 0;
 
   private constructor(pid: number, entries: readonly Entry[]) {
     this.#pid = pid;
@@ -74,6 +76,13 @@ export class ReceiveBuffers {
 
   enlarge(): void {
     for (const { fd } of this.#entries) trySetting(fd, largeBytes);
+    this.#droppedBefore = droppedBy(this.#entries);
+  }
+
+  /** Frames that came while they were large, and found no room all the same. */
+  get dropped(): number {
+    if (this.#entries.length > 0) this.#droppedMeanwhile = droppedBy(this.#entries) - this.#droppedBefore;
+    return this.#droppedMeanwhile;
   }
 
   /** Waits until each has read what the smaller buffer has no room for beside new frames, but not for long. */
@@ -83,12 +92,16 @@ export class ReceiveBuffers {
     const limitMs = performance.now() + emptyBoundMs;
     const isFull = ({ fd, formerBytes }: Entry) => readReceiveBuffer(fd).filledBytes > formerBytes / 2;
     while (entries.some(isFull) && performance.now() < limitMs) await delay(pollMs);
+    this.#droppedMeanwhile = droppedBy(entries) - this.#droppedBefore;
     for (const { fd, formerBytes } of entries) {
       trySetting(fd, formerBytes);
       closeDescriptor(fd);
     }
   }
 }
+
+const droppedBy = (entries: readonly Entry[]) =>
+  entries.reduce((sum, { fd }) => sum + readReceiveBuffer(fd).dropped, 0);
 
 /** None where the process is another's by now, or may not be looked into. */
 async function socketsOf(pid: number): Promise<PacketSocket[]> {
