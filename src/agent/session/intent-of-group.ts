@@ -26,22 +26,9 @@ export function intentWithoutGroup({
 }
 
 /** What is to be written down of a group of VMs so that another process can put the host right. */
-export function intentOf({
-  barrier,
-  kind,
-  phase,
-  snapshot,
-  group,
-  stops,
-  plugged = [],
-  restores = null,
-}: IntentParts): Intent {
+export function intentOf({ group, stops, ...rest }: IntentParts): Intent {
   return {
-    barrier,
-    agent: thisProcess(),
-    kind,
-    phase,
-    snapshot,
+    ...intentWithoutGroup({ ...rest, buffers: group.buffers?.former ?? null }),
     vms: group.vms.map((vm) => ({
       name: vm.name,
       pid: vm.process.pid,
@@ -58,10 +45,7 @@ export function intentOf({
           preloadedFrom: group.ports.preloadedFrom(port),
         })),
     })),
-    plugged: [...plugged],
-    restores,
     gate: group.ports.identity,
     edge: describeEdge(group.edge),
-    buffers: group.buffers?.former ?? null,
   };
 }

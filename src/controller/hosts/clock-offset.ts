@@ -1,3 +1,4 @@
+import type { SnapshotHost } from '../../protocol/resources.ts';
 import type { UtcReading } from '../../protocol/rpc.ts';
 
 /** What is known of a host's clock against the controller's, both CLOCK_MONOTONIC. */
@@ -9,16 +10,14 @@ export interface ClockOffset {
    * error that all hosts share, which does not show between them.
    */
   readonly errorNs: number;
-  readonly source: ClockSource;
+  /** By exchanges with the host alone, or by what it says of UTC. */
+  readonly source: SnapshotHost['clockSource'];
   readonly atNs: bigint;
   /** The shortest round trip of the newest ones, their median, and one that few are longer than. */
   readonly roundTripNs: number;
   readonly usualRoundTripNs: number;
   readonly slowRoundTripNs: number;
 }
-
-/** How an offset is known: by exchanges with the host alone, or by what it says of UTC. */
-export type ClockSource = 'exchanges' | 'utc';
 
 /** With what the host has said of UTC last, its error as of `atNs`. */
 export interface MeasuredClock extends ClockOffset {
